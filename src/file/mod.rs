@@ -1,0 +1,256 @@
+//! Locks that are files in a directory of this machine: `flock`ed, as by `flock(1)`.
+//!
+//! The lock `migration` is the file `migration.lock`, which is never deleted. It holds one line: the fencing
+//! counter, and who took the lock last. The kernel frees a lock when its holder's process is gone, so nothing
+//! expires, nothing is renewed, and no thread is needed. An uncontended lock costs some microseconds.
+//!
+//! - **Names**: a capital `A` is written `+a`, and every byte but `a-z 0-9 - _ .` as `%2F`: so names that
+//!   differ in case only are different locks on every file system. 250 bytes are the most.
+//! - **Who may**: a new lock file can be written by those who may create files in its directory (`chmod 1777`
+//!   or `2775` on the directory for several users); who can only read it can still share the lock.
+//! - **Waiting**: inotify tells of a release at once. Linux grants new shared locks while an exclusive one is
+//!   waited for: a stream of readers can starve a writer.
+//! - **Fencing tokens** grow with every holder. They could repeat only if the file is lost *and* the clock is
+//!   behind where it was.
+//! - **Deleted files**: a lock file that is deleted while held is seen by [`Guard::check`](crate::Guard::check)
+//!   and `unlock`, not by `is_held`: do not delete lock files.
+//! - **Network file systems** are what the other stores are for: NFS is as good as its server's lock daemon.
+//! - **`status`** tries the lock for a moment itself, which a `try_lock` of just then may see.
+
+mod disk;
+mod name;
+mod others;
+mod record;
+mod watch;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    Break, Error, ErrorKind, Holder, LostReason, Mode, Result, Status,
+    backend::{Abilities, Ask, Attempt, Backend, Busy, Call, Grant, Lease, Moment},
+    clock, fencing,
+};
+use disk::{Locked, Opened};
+use record::{Content, Record};
+
+/// After so long a wait the holder's name is checked against the kernel's list.
+const LOOK_CLOSER: Duration = Duration::from_millis(50);
+
+/// A directory of lock files.
+#[derive(Clone, Debug)]
+pub struct Store {
+    dir: Arc<Path>,
+}
+
+impl Store {
+    /// The locks in `dir`, which is made when the first lock is taken. No I/O is done here.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into().into() }
+    }
+
+    fn path(&self, name: &str) -> Result<PathBuf> {
+        Ok(self.dir.join(name::escape(name)?))
+    }
+}
+
+/// What a waiter keeps between its tries.
+#[derive(Default)]
+struct Waiting {
+    opened: Option<Opened>,
+    sleep: watch::Sleep,
+    since: Option<Moment>,
+}
+
+impl Backend for Store {
+    fn abilities(&self) -> Abilities {
+        Abilities::default().immediate().shared().fencing()
+    }
+
+    fn check_name(&self, name: &str) -> Result<()> {
+        name::escape(name).map(drop)
+    }
+
+    fn try_acquire(&self, ask: &mut Ask) -> Result<Attempt> {
+        let path = self.path(ask.name())?;
+        let (mode, now) = (ask.mode(), ask.call().now());
+        let waiting = ask.scratch::<Waiting>();
+        // Each round answers a file that was deleted or replaced meanwhile.
+        for _ in 0..100 {
+            let opened = match waiting.opened.take() {
+                Some(opened) => opened,
+                None => disk::open(&path, mode)?,
+            };
+            match opened.try_lock(mode, &path)? {
+                Ok(locked) if locked.opened().is_at(&path)? => {
+                    let holder = ask.holder().clone();
+                    let fenced = ask.fenced();
+                    return granted(locked, path, mode, holder, fenced, now).map(Attempt::Granted);
+                }
+                Err(opened) if opened.is_at(&path)? => {
+                    let since = *waiting.since.get_or_insert(now);
+                    let closer = now.saturating_since(since) >= LOOK_CLOSER;
+                    let holder = holder(&opened, &path, closer)?;
+                    waiting.opened = Some(opened);
+                    let busy = Busy::default();
+                    return Ok(Attempt::Busy(match holder {
+                        Some(holder) => busy.holder(holder),
+                        None => busy,
+                    }));
+                }
+                Ok(_) | Err(_) => waiting.sleep.forget(),
+            }
+        }
+        let what = format!("{} is replaced all the time", path.display());
+        Err(Error::new(ErrorKind::Unavailable, what).not_sent())
+    }
+
+    fn wait(&self, ask: &mut Ask) -> Result<()> {
+        let path = self.path(ask.name())?;
+        let slice = ask.slice();
+        ask.scratch::<Waiting>().sleep.until_closed(&path, slice);
+        Ok(())
+    }
+
+    fn status(&self, name: &str, _: &Call) -> Result<Status> {
+        let path = self.path(name)?;
+        let free = || Ok(Status::new(name, None, false, Vec::new()));
+        let Some(opened) = disk::open_existing(&path)? else {
+            return free();
+        };
+        let held = |opened: &Opened, mode| {
+            let holders = holder(opened, &path, true)?.into_iter().collect();
+            Ok(Status::new(name, Some(mode), false, holders))
+        };
+        match opened.try_lock(Mode::Shared, &path)? {
+            Err(opened) => held(&opened, Mode::Exclusive),
+            Ok(shared) => {
+                drop(shared);
+                let Some(opened) = disk::open_existing(&path)? else {
+                    return free();
+                };
+                match opened.try_lock(Mode::Exclusive, &path)? {
+                    Ok(_) => free(),
+                    Err(opened) => held(&opened, Mode::Shared),
+                }
+            }
+        }
+    }
+
+    fn list(&self, call: &Call) -> Result<Vec<Status>> {
+        let entries = match fs::read_dir(&self.dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(|e| disk::describe(&e, "list", &self.dir))?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|e| disk::describe(&e, "list", &self.dir))?;
+            names.extend(entry.file_name().to_str().and_then(name::unescape));
+        }
+        names.sort();
+        names.iter().map(|name| self.status(name, call)).collect()
+    }
+
+    fn break_lock(&self, name: &str, _: Break, call: &Call) -> Result<Option<Duration>> {
+        let status = self.status(name, call)?;
+        if status.mode().is_none() {
+            return Ok(None);
+        }
+        let who = status.holders().first().map_or("its process".to_owned(), Holder::to_string);
+        let what = format!("break a file lock, which the kernel keeps for its process: end {who} instead");
+        Err(Error::unsupported(&what))
+    }
+}
+
+/// The lock is ours: makes its fencing token sure before anybody sees it.
+fn granted(
+    locked: Locked,
+    path: PathBuf,
+    mode: Mode,
+    holder: Holder,
+    fenced: bool,
+    since: Moment,
+) -> Result<Grant> {
+    let now = clock::wall();
+    let last = match locked.opened().read(&path)? {
+        Content::Blank | Content::Torn => None,
+        Content::Line(line) => Some(line.counter),
+        Content::Foreign(start) => {
+            let what = format!(
+                "{} holds something else (it begins with \"{start}\") and was left as it is; move it away",
+                path.display()
+            );
+            return Err(Error::new(ErrorKind::Foreign, what).not_sent());
+        }
+    };
+    let fence = fencing::next(last, mode, now)?;
+    let mut token = Some(fence.token);
+    if locked.opened().is_writable() {
+        let holder = holder.with_since(now);
+        let counter = fence.counter;
+        locked.write(&path, &Record { counter, mode, holder })?;
+    } else if last.is_none() {
+        // A reader who cannot write the first counter has no number that others will exceed for sure.
+        token = None;
+        if fenced {
+            let what = format!("{} has no fencing counter yet, and cannot be written", path.display());
+            return Err(Error::new(ErrorKind::Denied, what).not_sent());
+        }
+    }
+    let grant = Grant::new(Held { locked: Some(locked), path }, since);
+    Ok(match token {
+        Some(token) => grant.fencing_token(token),
+        None => grant,
+    })
+}
+
+/// Whom the line names; looked at more closely, whom the kernel names.
+fn holder(opened: &Opened, path: &Path, closer: bool) -> Result<Option<Holder>> {
+    // Somebody else's words are no concern of one who only waits.
+    let named = match opened.read(path)? {
+        Content::Line(line) => Some(line.holder),
+        _ => None,
+    };
+    #[cfg(unix)]
+    if closer && let Some(pids) = others::pids(opened.identity()) {
+        return Ok(match named {
+            Some(named) if named.pid().is_some_and(|pid| pids.contains(&pid)) => Some(named),
+            _ => pids.first().map(|pid| others::process(*pid)),
+        });
+    }
+    let _ = closer;
+    Ok(named)
+}
+
+struct Held {
+    locked: Option<Locked>,
+    path: PathBuf,
+}
+
+impl Held {
+    fn check(&self) -> Result<()> {
+        match &self.locked {
+            Some(locked) if locked.opened().is_at(&self.path)? => Ok(()),
+            _ => Err(Error::lost(LostReason::Deleted)),
+        }
+    }
+}
+
+impl Lease for Held {
+    fn renew(&mut self, call: &Call) -> Result<Moment> {
+        self.check().map(|()| call.now())
+    }
+
+    fn release(&mut self, _: &Call) -> Result<()> {
+        let checked = self.check();
+        self.locked = None;
+        match checked {
+            Err(e) if e.kind() != ErrorKind::Lost => Ok(()),
+            checked => checked,
+        }
+    }
+}

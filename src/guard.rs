@@ -1,0 +1,308 @@
+//! What a holder has in hand.
+
+use std::{
+    fmt, panic,
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
+    thread::ThreadId,
+    time::Duration,
+};
+
+use crate::{
+    Error, ErrorKind, Event, Result, Unlocked,
+    backend::Call,
+    clock::Limit,
+    keeper::Command,
+    settings::Order,
+    term::{Look, Term},
+};
+
+/// A held lock; it needs no `Locker` any more, and may be moved to and dropped on any thread.
+///
+/// Drop releases the lock and reports nothing.
+///
+/// # Blocking
+/// Drop waits for the store's confirmation within the release budget
+/// ([`Locker::release_budget`](crate::Locker::release_budget), 5 s).
+///
+/// # Pitfalls
+/// `let _ = locker.lock("x")?;` drops the guard at once; `let _guard = ..` does not.
+/// A guard that is forgotten ([`std::mem::forget`]) keeps its lock until the process ends.
+#[must_use = "the lock is released as soon as the guard is dropped"]
+#[clippy::has_significant_drop]
+pub struct Guard {
+    watch: Watch,
+    order: Order,
+    keeper: Option<Link>,
+    done: bool,
+}
+
+/// The way to a guard's keeper.
+pub(crate) struct Link {
+    pub(crate) commands: Sender<Command>,
+    pub(crate) thread: ThreadId,
+}
+
+impl Guard {
+    /// `keeper` is `None` where the lease is in the term itself.
+    pub(crate) fn new(order: Order, term: Arc<Term>, keeper: Option<Link>) -> Self {
+        Self { watch: Watch(term), order, keeper, done: false }
+    }
+
+    /// The lock's name.
+    pub fn name(&self) -> &str {
+        &self.order.name
+    }
+
+    /// The id under which the store knows this lease, where it has one.
+    pub fn lease_id(&self) -> Option<&str> {
+        self.watch.0.lease_id.as_deref()
+    }
+
+    /// Whether the lock is held at this instant. A clock and an atomic, no I/O: cheap enough for each step.
+    ///
+    /// A lock file that was deleted while held is seen by [`check`](Self::check) only.
+    pub fn is_held(&self) -> bool {
+        self.watch.is_held()
+    }
+
+    /// Whether the work may go on.
+    ///
+    /// # Errors
+    /// `Lost`, with the reason; `Shutdown` when the signal came (the lock is still held, for the grace).
+    pub fn check(&self) -> Result<()> {
+        self.watch.check()
+    }
+
+    /// Sleeps for `time`, and less when [`check`](Self::check) turns bad.
+    ///
+    /// # Errors
+    /// As `check`.
+    ///
+    /// # Blocking
+    /// For `time`; a loss or a shutdown ends it within a second.
+    pub fn check_for(&self, time: Duration) -> Result<()> {
+        self.watch.check_for(time)
+    }
+
+    /// The time left if no renewal comes: the limit for a statement that cannot be stopped. Zero when the lock
+    /// is held no more, `None` if it never runs out.
+    pub fn valid_for(&self) -> Option<Duration> {
+        self.watch.valid_for()
+    }
+
+    /// A number that is larger than that of every earlier holder: let the resource refuse a smaller one.
+    ///
+    /// At most `i64::MAX`, so that databases can keep it. `None` where the store has none.
+    pub fn fencing_token(&self) -> Option<u64> {
+        self.watch.0.token
+    }
+
+    /// A view for other threads, which does not keep the lock.
+    pub fn watch(&self) -> Watch {
+        self.watch.clone()
+    }
+
+    /// Renews now.
+    ///
+    /// # Errors
+    /// `Lost`, or why the renewal failed while the lock is still held.
+    ///
+    /// # Blocking
+    /// Until the store answers, at most for as long as the lock is valid, or 10 s where it never runs out.
+    pub fn renew(&self) -> Result<()> {
+        let Some(keeper) = &self.keeper else {
+            return self.check_held();
+        };
+        if keeper.is_this_thread() {
+            return Err(self.error(ErrorKind::Unsupported, "renew inside a callback of this lock"));
+        }
+        let (reply, answer) = mpsc::channel();
+        let sent = keeper.commands.send(Command::Renew(reply));
+        let limit = self.valid_for().unwrap_or(Duration::from_secs(10));
+        match sent.ok().and_then(|()| receive(&answer, &self.limit(limit))) {
+            Some(answer) => answer,
+            None => self
+                .check_held()
+                .and_then(|()| Err(self.error(ErrorKind::Unavailable, "no answer to the renewal in time"))),
+        }
+    }
+
+    /// Releases the lock, and says how that went.
+    ///
+    /// # Errors
+    /// `Lost`, if the lock was lost before: others may have held it meanwhile.
+    ///
+    /// # Blocking
+    /// Within the release budget ([`Locker::release_budget`](crate::Locker::release_budget), 5 s); then
+    /// `Ok(Expiring)`.
+    pub fn unlock(mut self) -> Result<Unlocked> {
+        self.done = true;
+        match &self.keeper {
+            None => self.release_direct(),
+            Some(keeper) => self.release_kept(keeper, self.order.settings.release_budget),
+        }
+    }
+
+    fn release_direct(&self) -> Result<Unlocked> {
+        let term = &self.watch.0;
+        let Order { core, settings, name, .. } = &self.order;
+        let lease = term.take_direct();
+        if !term.release() {
+            return Err(term.loss());
+        }
+        let call = Call::lasting(&core.clock, settings.release_budget);
+        let released = lease.map_or(Ok(()), |mut lease| lease.release(&call));
+        core.queues.nudge(name);
+        match released {
+            Err(e) if e.kind() == ErrorKind::Lost => {
+                let error = e.for_lock(name);
+                settings.tell(&Event::Lost { name, error: &error });
+                Err(error)
+            }
+            released => {
+                let how = match released {
+                    Ok(()) => Unlocked::Confirmed,
+                    Err(_) => Unlocked::Expiring,
+                };
+                settings.tell(&Event::Released { name, how });
+                Ok(how)
+            }
+        }
+    }
+
+    /// Tells the keeper to let go, and waits for its word for so long.
+    fn release_kept(&self, keeper: &Link, budget: Duration) -> Result<Unlocked> {
+        let term = &self.watch.0;
+        // The word falls first, so that nobody sees a lock held whose release is under way.
+        let was_held = term.release();
+        let (reply, answer) = mpsc::channel();
+        if !was_held || keeper.commands.send(Command::Stop(reply)).is_err() {
+            return self.ended_before();
+        }
+        if keeper.is_this_thread() || budget.is_zero() {
+            return Ok(Unlocked::Expiring);
+        }
+        receive(&answer, &self.limit(budget)).unwrap_or_else(|| {
+            self.order.core.mute.store(true, Ordering::SeqCst);
+            Ok(Unlocked::Expiring)
+        })
+    }
+
+    /// The keeper was gone already: it told a loss, or released at the end of a shutdown's grace.
+    fn ended_before(&self) -> Result<Unlocked> {
+        let term = &self.watch.0;
+        match term.look() {
+            Look::Lost => Err(term.loss()),
+            Look::Held | Look::Released => Ok(term.ended().get().copied().unwrap_or(Unlocked::Expiring)),
+        }
+    }
+
+    fn check_held(&self) -> Result<()> {
+        match self.watch.check() {
+            Err(e) if e.kind() == ErrorKind::Shutdown && self.is_held() => Ok(()),
+            checked => checked,
+        }
+    }
+
+    fn limit(&self, time: Duration) -> Limit {
+        Limit::after(&self.order.core.clock, time)
+    }
+
+    fn error(&self, kind: ErrorKind, what: &str) -> Error {
+        Error::new(kind, what).for_lock(self.name())
+    }
+}
+
+impl Link {
+    fn is_this_thread(&self) -> bool {
+        std::thread::current().id() == self.thread
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        // A panic of the store's must not become an abort because this one is dropped by another panic.
+        let _ = panic::catch_unwind(panic::AssertUnwindSafe(|| match &self.keeper {
+            None => drop(self.release_direct()),
+            Some(keeper) => {
+                let Order { core, settings, .. } = &self.order;
+                let is_mute = core.mute.load(Ordering::SeqCst);
+                let budget = if is_mute { Duration::ZERO } else { settings.release_budget };
+                drop(self.release_kept(keeper, budget));
+            }
+        }));
+    }
+}
+
+/// What other threads may know of a guard; once that is gone, [`check`](Self::check) says `Released`.
+#[derive(Clone)]
+pub struct Watch(Arc<Term>);
+
+impl Watch {
+    /// As [`Guard::is_held`].
+    pub fn is_held(&self) -> bool {
+        self.0.look() == Look::Held
+    }
+
+    /// As [`Guard::valid_for`].
+    pub fn valid_for(&self) -> Option<Duration> {
+        self.0.look();
+        self.0.valid_for()
+    }
+
+    /// As [`Guard::check`].
+    ///
+    /// # Errors
+    /// As there, and `Released`.
+    pub fn check(&self) -> Result<()> {
+        self.0.check()
+    }
+
+    /// As [`Guard::check_for`].
+    ///
+    /// # Errors
+    /// As there, and `Released`.
+    ///
+    /// # Blocking
+    /// As there.
+    pub fn check_for(&self, time: Duration) -> Result<()> {
+        self.0.check_for(time)
+    }
+}
+
+/// Waits for one answer; `None` when none came in time, or none can come any more.
+pub(crate) fn receive<T>(from: &Receiver<T>, limit: &Limit) -> Option<T> {
+    loop {
+        let left = limit.remaining();
+        match from.recv_timeout(limit.clock().real(left)) {
+            Ok(answer) => return Some(answer),
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) if left.is_zero() => return None,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Guard").field(&self.watch.0).finish()
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Watch").field(&self.0).finish()
+    }
+}
+
+impl panic::UnwindSafe for Guard {}
+impl panic::RefUnwindSafe for Guard {}
+impl panic::UnwindSafe for Watch {}
+impl panic::RefUnwindSafe for Watch {}

@@ -1,0 +1,274 @@
+//! A keeper that has its lock: renews it in time, tells its loss, lets it go.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{Receiver, RecvError, RecvTimeoutError, Sender},
+    },
+    time::Duration,
+};
+
+use crate::{
+    Error, ErrorKind, Event, LostReason, Result, Unlocked,
+    backend::{self, Call, Grant},
+    backoff,
+    clock::{Appointment, Limit},
+    keeper::{Command, Retry},
+    lease::{Lease, Outcome, Step, Ttl},
+    settings::Order,
+    term::{Look, Start, Term},
+};
+
+/// How often a keeper looks whether the grace of a shutdown is over.
+const GRACE_LOOK: Duration = Duration::from_millis(250);
+/// How long a lock without expiry is tried to be released: nothing else frees it.
+const NO_EXPIRY_RELEASE: Duration = Duration::from_secs(600);
+
+pub(crate) struct Hold {
+    order: Order,
+    term: Arc<Term>,
+    machine: Lease,
+    lease: Box<dyn backend::Lease>,
+    /// Tells the loss if this ends in a panic of the store's.
+    armed: bool,
+}
+
+impl Hold {
+    /// Takes a grant over. One whose time is half gone is renewed before anybody gets it.
+    ///
+    /// # Errors
+    /// `Unavailable` when it ran out before that: ask again.
+    pub(crate) fn new(order: Order, grant: Grant) -> Result<Self> {
+        let Grant { mut lease, since, token, id, ttl } = grant;
+        let clock = &order.core.clock;
+        let ttl = ttl.unwrap_or(order.ttl).map(Ttl::new);
+        let mut machine = Lease::new(ttl, order.auto_renew, since, backoff::roll());
+        let budget = order.settings.release_budget;
+        let give_back = |lease: &mut Box<dyn backend::Lease>| {
+            // Best effort: at worst its TTL frees it.
+            let _ = lease.release(&Call::lasting(clock, budget));
+        };
+        if order.fenced && token.is_none() {
+            give_back(&mut lease);
+            return Err(Error::unsupported("give this lock a fencing token"));
+        }
+        let mut retry = Retry::new(Limit::after(clock, order.ttl.unwrap_or(budget)));
+        while machine.is_half_gone(clock.now()) {
+            let Some(_) = retry.next() else { break };
+            let _ = renew(&mut machine, &mut lease, clock);
+        }
+        if !matches!(machine.step(clock.now()), Step::Wait(_) | Step::Renew(_)) {
+            give_back(&mut lease);
+            let late = "the lock was granted too late to be of use";
+            return Err(Error::new(ErrorKind::Unavailable, late).not_sent());
+        }
+        let term = Term::new(Start {
+            clock: clock.clone(),
+            name: order.name.clone(),
+            lease_id: id,
+            token,
+            settings: order.settings.clone(),
+            valid_until: machine.valid_until(),
+            direct: None,
+        });
+        Ok(Self { order, term: Arc::new(term), machine, lease, armed: true })
+    }
+
+    pub(crate) fn term(&self) -> &Arc<Term> {
+        &self.term
+    }
+
+    /// The life of a held lock.
+    pub(crate) fn run(mut self, inbox: &Receiver<Command>) {
+        let end = self.keep(inbox);
+        self.armed = false;
+        let (reply, how) = match end {
+            End::Lost => return self.lost(),
+            End::Stopped(reply) => (reply, self.release()),
+        };
+        if let Some(reply) = reply {
+            let _ = reply.send(how);
+        }
+    }
+
+    fn keep(&mut self, inbox: &Receiver<Command>) -> End {
+        let clock = self.order.core.clock.clone();
+        let appointment = clock.appointment();
+        let has_grace = self.order.settings.has_grace();
+        loop {
+            match self.term.look() {
+                Look::Held => {}
+                Look::Lost => self.machine.lose(LostReason::Expired),
+                // The guard is going; its command is on the way.
+                Look::Released => return End::of(inbox.recv()),
+            }
+            let until = match self.machine.step(clock.now()) {
+                Step::Wait(until) => until,
+                Step::Renew(_) => {
+                    let _ = self.renew();
+                    continue;
+                }
+                Step::Lost(_) | Step::Done => return End::Lost,
+            };
+            if has_grace && self.order.settings.is_grace_over() {
+                return End::Stopped(None);
+            }
+            match inbox.recv_timeout(self.nap(&appointment, until)) {
+                Ok(Command::Renew(reply)) => {
+                    let _ = reply.send(self.renew());
+                }
+                Ok(command) => return End::of(Ok(command)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return End::Stopped(None),
+            }
+        }
+    }
+
+    /// How long to sleep when nothing is due before `until`.
+    fn nap(&self, appointment: &Appointment, until: crate::clock::Moment) -> Duration {
+        appointment.set(until);
+        let clock = &self.order.core.clock;
+        let mut nap = until.saturating_since(clock.now());
+        // Timers stand still in suspend: a long sleep would miss a renewal that still is in time.
+        if let Some(ttl) = self.order.ttl {
+            nap = nap.min((ttl / 12).max(Duration::from_millis(20)));
+        }
+        if self.order.settings.has_grace() {
+            nap = nap.min(GRACE_LOOK);
+        }
+        clock.real(nap)
+    }
+
+    /// One try of a renewal, told to all.
+    fn renew(&mut self) -> Result<()> {
+        let clock = &self.order.core.clock;
+        let before = self.machine.valid_until();
+        let error = renew(&mut self.machine, &mut self.lease, clock).err();
+        if !self.term.extend(before, self.machine.valid_until()) {
+            if self.term.look() == Look::Released {
+                return Ok(());
+            }
+            self.machine.lose(LostReason::Expired);
+        }
+        let name = &*self.order.name;
+        let valid_for = self.term.valid_for().unwrap_or(Duration::MAX);
+        match (self.machine.step(clock.now()), error) {
+            (Step::Lost(_), Some(error)) if error.kind() == ErrorKind::Lost => {
+                self.term.lose(&error);
+                Err(self.term.loss())
+            }
+            (Step::Lost(_), error) => {
+                self.term.lose(&Error::lost(LostReason::Expired).caused_by(error));
+                Err(self.term.loss())
+            }
+            (_, Some(error)) => {
+                let error = error.for_lock(name).during("renew");
+                let event = Event::RenewalFailed { name, valid_for, error: &error };
+                self.order.settings.tell(&event);
+                Err(error)
+            }
+            (_, None) => {
+                self.order.settings.tell(&Event::Renewed { name, valid_for });
+                Ok(())
+            }
+        }
+    }
+
+    fn lost(&mut self) {
+        let error = self.term.loss();
+        let name = &*self.order.name;
+        self.order.settings.tell(&Event::Lost { name, error: &error });
+        if error.lost_reason() == Some(LostReason::Expired) {
+            // A renewal may have come through late, and would keep everybody out for another TTL.
+            let call = Call::lasting(&self.order.core.clock, self.order.settings.release_budget);
+            let _ = self.lease.release(&call);
+        }
+        self.order.core.queues.nudge(name);
+    }
+
+    /// Lets the lock go: the word first, then the store.
+    fn release(&mut self) -> Result<Unlocked> {
+        let Order { core, settings, .. } = self.order.clone();
+        let left = self.machine.valid_until().saturating_since(core.clock.now());
+        self.machine.release(core.clock.now());
+        if !self.term.release() && self.term.look() == Look::Lost {
+            self.lost();
+            return Err(self.term.loss());
+        }
+        let limit = match self.order.ttl {
+            Some(_) => left.min(settings.release_budget),
+            None => NO_EXPIRY_RELEASE,
+        };
+        let how = self.send_release(Limit::after(&core.clock, limit));
+        let name = &*self.order.name;
+        core.queues.nudge(name);
+        match &how {
+            Ok(how) => {
+                let _ = self.term.ended().set(*how);
+                settings.tell(&Event::Released { name, how: *how });
+            }
+            Err(error) => settings.tell(&Event::Lost { name, error }),
+        }
+        how
+    }
+
+    fn send_release(&mut self, limit: Limit) -> Result<Unlocked> {
+        let Order { core, name, .. } = &self.order;
+        let mut unclear = false;
+        let mut retry = Retry::new(limit);
+        while let Some(time) = retry.next() {
+            match self.lease.release(&Call::lasting(&core.clock, time)) {
+                Ok(()) => {
+                    core.mute.store(false, Ordering::SeqCst);
+                    return Ok(Unlocked::Confirmed);
+                }
+                // An earlier try came through.
+                Err(e) if e.kind() == ErrorKind::Lost && unclear => return Ok(Unlocked::Confirmed),
+                Err(e) if e.kind() == ErrorKind::Lost => return Err(e.for_lock(name)),
+                Err(e) => {
+                    unclear |= e.is_unclear();
+                    log::debug!(target: "leasehold", "{}", e.for_lock(name).during("release"));
+                }
+            }
+        }
+        Ok(Unlocked::Expiring)
+    }
+}
+
+/// Why a keeper stops keeping.
+enum End {
+    Lost,
+    Stopped(Option<Sender<Result<Unlocked>>>),
+}
+
+impl End {
+    fn of(command: Result<Command, RecvError>) -> Self {
+        match command {
+            Ok(Command::Stop(reply)) => Self::Stopped(Some(reply)),
+            _ => Self::Stopped(None),
+        }
+    }
+}
+
+/// One try, taken in by the machine.
+fn renew(machine: &mut Lease, lease: &mut Box<dyn backend::Lease>, clock: &backend::Clock) -> Result<()> {
+    let call = Call::lasting(clock, machine.try_limit(clock.now()));
+    let renewed = lease.renew(&call);
+    let outcome = match &renewed {
+        Ok(since) => Outcome::Renewed(*since),
+        Err(e) if e.kind() == ErrorKind::Lost => Outcome::Gone(e.lost_reason().unwrap_or(LostReason::Taken)),
+        Err(_) => Outcome::Unclear,
+    };
+    machine.outcome(clock.now(), outcome, backoff::roll());
+    renewed.map(drop)
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.armed && self.term.lose(&Error::lost(LostReason::Failed)) {
+            let (name, error) = (&*self.order.name, self.term.loss());
+            self.order.settings.tell(&Event::Lost { name, error: &error });
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! A handle on one store.
+
+use std::{
+    fmt,
+    ops::RangeInclusive,
+    panic,
+    sync::{Arc, mpsc, mpsc::Receiver},
+    time::Duration,
+};
+
+use crate::{
+    Break, Error, ErrorKind, Event, Guard, Holder, LockRequest, Mode, OnLost, Result, Status, address,
+    backend::{Backend, Call},
+    clock::Limit,
+    guard::receive,
+    settings::{Core, Order, Settings, check_name},
+    signal::Signal,
+    threads,
+};
+
+/// How long a question about a lock may take.
+const QUESTION: Duration = Duration::from_secs(10);
+
+/// A handle on one store. Clones are cheap and share it; a setter changes this handle and its later clones only.
+#[derive(Clone)]
+pub struct Locker {
+    core: Arc<Core>,
+    settings: Arc<Settings>,
+}
+
+impl Locker {
+    /// Opens an address: a store that can be chosen by a flag or a variable.
+    ///
+    /// | address | store |
+    /// |---|---|
+    /// | `file:DIR`, absolute or relative | a directory |
+    /// | `memory:` | this process; every `memory:` is the same store |
+    ///
+    /// Nothing is percent-decoded, and no I/O is done.
+    ///
+    /// # Errors
+    /// `Config` for an unknown or incomplete address, with what would be right, and for a store whose feature
+    /// is off, with the feature.
+    pub fn open(address: &str) -> Result<Self> {
+        address::open(address)
+    }
+
+    /// Takes locks in this store.
+    pub fn new(store: impl Backend) -> Self {
+        Self { core: Arc::new(Core::new(store)), settings: Arc::default() }
+    }
+
+    /// How long a lock outlives a dead holder. Default: the store's own, 30 s in most. Ignored where nothing
+    /// expires; a bad value fails the first lock (`Config`).
+    pub fn ttl(self, ttl: Duration) -> Self {
+        self.with(|s| s.ttl = Some(ttl))
+    }
+
+    /// The holder's own words, shown to those who wait. Default: the program's name.
+    pub fn holder(self, words: impl Into<String>) -> Self {
+        let holder = Holder::here(Some(words.into()));
+        self.with(|s| s.holder = Arc::new(holder))
+    }
+
+    /// What a loss does without any code. Default: [`OnLost::Report`].
+    pub fn on_lost(self, action: OnLost) -> Self {
+        self.with(|s| s.on_lost = action)
+    }
+
+    /// Tells every event on the thread where it happens: be quick. A panic in `f` is caught, and dropping a
+    /// guard there is safe.
+    pub fn on_event(self, f: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        self.with(|s| s.listener = Some(Arc::new(f)))
+    }
+
+    /// How long `lock` bears a store that does not answer, or fails, before it fails `Unavailable`. Default
+    /// 30 s; `None`: for ever.
+    pub fn patience(self, outage: impl Into<Option<Duration>>) -> Self {
+        let outage = outage.into();
+        self.with(|s| s.patience = outage)
+    }
+
+    /// The pauses of a waiter, for stores that are polled: they grow from the first to the second, with
+    /// jitter. Default 100 ms to 1 s.
+    pub fn poll(self, range: RangeInclusive<Duration>) -> Self {
+        self.with(|s| s.poll = range)
+    }
+
+    /// How long `unlock` or drop waits at most; once it ran out, later drops on that store do not wait until
+    /// a release was confirmed again. Default 5 s.
+    pub fn release_budget(self, budget: Duration) -> Self {
+        self.with(|s| s.release_budget = budget)
+    }
+
+    /// Adds a signal: a message, or the end of its sender, ends waits with `Shutdown`, forbids new locks, and
+    /// tells guards by their `check`; all within a second. Held locks stay held: see
+    /// [`shutdown_grace`](Self::shutdown_grace).
+    pub fn shutdown_on(self, signal: Receiver<()>) -> Self {
+        self.with(|s| s.signals.push(Arc::new(Signal::new(signal))))
+    }
+
+    /// How long a lock outlives that signal if its guard does not go first. Default `None`: no limit, since
+    /// another host must not start while our work is still winding down. `ZERO`: released at once.
+    pub fn shutdown_grace(self, grace: impl Into<Option<Duration>>) -> Self {
+        let grace = grace.into();
+        self.with(|s| s.grace = grace)
+    }
+
+    /// Blocks until the lock is held; as [`LockRequest::lock`] without any option.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Blocking
+    /// As there.
+    pub fn lock(&self, name: &str) -> Result<Guard> {
+        self.request(name).lock()
+    }
+
+    /// Asks once: `None` if another holds the lock; as [`LockRequest::try_lock`].
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Blocking
+    /// As there.
+    pub fn try_lock(&self, name: &str) -> Result<Option<Guard>> {
+        self.request(name).try_lock()
+    }
+
+    /// Runs `f` under the lock; as [`LockRequest::with_lock`].
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Blocking
+    /// As there.
+    pub fn with_lock<T>(&self, name: &str, f: impl FnOnce(&Guard) -> T) -> Result<T> {
+        self.request(name).with_lock(f)
+    }
+
+    /// A lock with options.
+    pub fn request(&self, name: &str) -> LockRequest {
+        LockRequest::new(Order {
+            core: self.core.clone(),
+            settings: self.settings.clone(),
+            name: name.into(),
+            mode: Mode::Exclusive,
+            fenced: false,
+            timeout: None,
+            ttl: None,
+            no_expiry: false,
+            auto_renew: true,
+        })
+    }
+
+    /// Who holds the lock now.
+    ///
+    /// # Errors
+    /// The store's; `Unavailable` when it does not answer.
+    ///
+    /// # Blocking
+    /// For 10 s at most.
+    pub fn status(&self, name: &str) -> Result<Status> {
+        let owned = name.to_owned();
+        self.question(Some(name), move |b, call| b.status(&owned, call))
+    }
+
+    /// Every lock that the store knows of, free ones too where it remembers them.
+    ///
+    /// # Errors
+    /// The store's; `Unavailable` when it does not answer.
+    ///
+    /// # Blocking
+    /// For 10 s at most.
+    pub fn list(&self) -> Result<Vec<Status>> {
+        self.question(None, Backend::list)
+    }
+
+    /// Takes the lock from whoever holds it. `None`: nobody did; else it is free after this time at the latest.
+    ///
+    /// # Errors
+    /// The store's; `Unavailable` when it does not answer, and then it may have been done or not.
+    ///
+    /// # Blocking
+    /// For 10 s at most.
+    pub fn break_lock(&self, name: &str, how: Break) -> Result<Option<Duration>> {
+        let owned = name.to_owned();
+        let broken = self.question(Some(name), move |b, call| b.break_lock(&owned, how, call));
+        if let Ok(Some(_)) = &broken {
+            log::warn!(target: "leasehold", "lock {name:?} was broken ({how:?})");
+            self.core.queues.nudge(name);
+        }
+        broken
+    }
+
+    /// Asks the store on a thread that may block, and waits no longer than the question may take.
+    fn question<T: Send + 'static>(
+        &self,
+        name: Option<&str>,
+        f: impl FnOnce(&dyn Backend, &Call) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let core = self.core.clone();
+        let call = Call::lasting(&core.clock, QUESTION);
+        let asked = || {
+            if let Some(name) = name {
+                check_name(&*core.backend, name)?;
+            }
+            if core.abilities.immediate {
+                return f(&*core.backend, &call);
+            }
+            let (reply, answer) = mpsc::channel();
+            let backend = core.backend.clone();
+            threads::run(name.unwrap_or("list"), move || {
+                let _ = reply.send(f(&*backend, &call));
+            })
+            .map_err(|e| Error::new(ErrorKind::Unavailable, e))?;
+            receive(&answer, &Limit::after(&core.clock, QUESTION))
+                .unwrap_or_else(|| Err(Error::new(ErrorKind::Unavailable, "no answer in time")))
+        };
+        asked().map_err(|e| match name {
+            Some(name) => e.for_lock(name),
+            None => e,
+        })
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(Arc::make_mut(&mut self.settings));
+        self
+    }
+}
+
+impl fmt::Debug for Locker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Locker")
+            .field("ttl", &self.settings.ttl)
+            .field("holder", &self.settings.holder)
+            .finish_non_exhaustive()
+    }
+}
+
+impl panic::UnwindSafe for Locker {}
+impl panic::RefUnwindSafe for Locker {}
