@@ -57,7 +57,7 @@ fn history() -> impl Strategy<Value = (u64, u64, Vec<Weather>, f64)> {
 /// Plays one history; answers how many renewals were confirmed.
 fn play(ttl: u64, born_late: u64, weather: &[Weather], roll: f64) -> Result<u32, TestCaseError> {
     let terms = Ttl::new(Duration::from_millis(ttl));
-    let margin = terms.0 - terms.validity();
+    let margin = terms.0.saturating_sub(terms.validity());
     prop_assert!(margin >= 100 * MS && margin >= terms.0 / 50);
 
     let sent = at(10);
@@ -136,7 +136,7 @@ fn play(ttl: u64, born_late: u64, weather: &[Weather], roll: f64) -> Result<u32,
         }
         // The promise itself: said to be held only while the service still keeps it for us.
         if matches!(lease.state(), State::Held | State::AtRisk) {
-            prop_assert!(now < confirmed + (terms.0 - margin));
+            prop_assert!(now < confirmed + terms.0.saturating_sub(margin));
         }
     }
     prop_assert_eq!(lease.release(now), over.is_none());
