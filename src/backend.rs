@@ -300,6 +300,11 @@ impl Call {
         self.0.remaining()
     }
 
+    /// When it began.
+    pub(crate) fn began(&self) -> Moment {
+        self.0.began()
+    }
+
     /// The time now, on the store's clock.
     pub fn now(&self) -> Moment {
         self.0.clock().now()
@@ -412,6 +417,11 @@ impl Ask {
         }
         let scratch = self.scratch.as_mut().and_then(|s| s.downcast_mut());
         scratch.expect("was made just above")
+    }
+
+    /// Whether an earlier try left something to keep.
+    pub(crate) fn has_scratch(&self) -> bool {
+        self.scratch.is_some()
     }
 
     pub(crate) fn prepare(&mut self, limit: Duration) {

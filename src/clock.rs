@@ -201,32 +201,50 @@ impl Drop for Appointment {
     }
 }
 
-/// The end of a wait: on the store's clock or on the machine's, whichever comes first.
+/// Time that passes on the store's clock or on the machine's, whichever goes faster.
 ///
 /// So a test that moves a clock by hand can let a timeout pass, and one that does not is never stuck.
 #[derive(Clone, Debug)]
-pub(crate) struct Limit {
+pub(crate) struct Stopwatch {
     clock: Clock,
-    at: Moment,
-    really_at: Moment,
+    began: Moment,
+    really_began: Moment,
+}
+
+impl Stopwatch {
+    pub(crate) fn start(clock: &Clock) -> Self {
+        let began = clock.now();
+        let really_began = if clock.is_manual() { Moment(system_now()) } else { began };
+        Self { clock: clock.clone(), began, really_began }
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        let elapsed = self.clock.now().saturating_since(self.began);
+        if self.clock.is_manual() {
+            return elapsed.max(Moment(system_now()).saturating_since(self.really_began));
+        }
+        elapsed
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+}
+
+/// The end of a wait, by a [`Stopwatch`].
+#[derive(Clone, Debug)]
+pub(crate) struct Limit {
+    watch: Stopwatch,
+    time: Duration,
 }
 
 impl Limit {
     pub(crate) fn after(clock: &Clock, time: Duration) -> Self {
-        let at = clock.now() + time;
-        let really_at = match clock.0 {
-            None => at,
-            Some(_) => Moment(system_now()) + time,
-        };
-        Self { clock: clock.clone(), at, really_at }
+        Self { watch: Stopwatch::start(clock), time }
     }
 
     pub(crate) fn remaining(&self) -> Duration {
-        let left = self.at.saturating_since(self.clock.now());
-        match self.clock.0 {
-            None => left,
-            Some(_) => left.min(self.really_at.saturating_since(Moment(system_now()))),
-        }
+        self.time.saturating_sub(self.watch.elapsed())
     }
 
     pub(crate) fn passed(&self) -> bool {
@@ -234,7 +252,11 @@ impl Limit {
     }
 
     pub(crate) fn clock(&self) -> &Clock {
-        &self.clock
+        self.watch.clock()
+    }
+
+    pub(crate) fn began(&self) -> Moment {
+        self.watch.began
     }
 }
 

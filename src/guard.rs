@@ -35,7 +35,6 @@ use crate::{
 #[clippy::has_significant_drop]
 pub struct Guard {
     watch: Watch,
-    order: Order,
     keeper: Option<Link>,
     done: bool,
 }
@@ -48,13 +47,13 @@ pub(crate) struct Link {
 
 impl Guard {
     /// `keeper` is `None` where the lease is in the term itself.
-    pub(crate) fn new(order: Order, term: Arc<Term>, keeper: Option<Link>) -> Self {
-        Self { watch: Watch(term), order, keeper, done: false }
+    pub(crate) fn new(term: Arc<Term>, keeper: Option<Link>) -> Self {
+        Self { watch: Watch(term), keeper, done: false }
     }
 
     /// The lock's name.
     pub fn name(&self) -> &str {
-        &self.order.name
+        &self.watch.0.order.name
     }
 
     /// The id under which the store knows this lease, where it has one.
@@ -143,13 +142,13 @@ impl Guard {
         self.done = true;
         match &self.keeper {
             None => self.release_direct(),
-            Some(keeper) => self.release_kept(keeper, self.order.settings.release_budget),
+            Some(keeper) => self.release_kept(keeper, self.watch.0.order.settings.release_budget),
         }
     }
 
     fn release_direct(&self) -> Result<Unlocked> {
         let term = &self.watch.0;
-        let Order { core, settings, name, .. } = &self.order;
+        let Order { core, settings, name, .. } = &*self.watch.0.order;
         let lease = term.take_direct();
         if !term.release() {
             return Err(term.loss());
@@ -187,7 +186,7 @@ impl Guard {
             return Ok(Unlocked::Expiring);
         }
         receive(&answer, &self.limit(budget)).unwrap_or_else(|| {
-            self.order.core.mute.store(true, Ordering::SeqCst);
+            self.watch.0.order.core.mute.store(true, Ordering::SeqCst);
             Ok(Unlocked::Expiring)
         })
     }
@@ -209,7 +208,7 @@ impl Guard {
     }
 
     fn limit(&self, time: Duration) -> Limit {
-        Limit::after(&self.order.core.clock, time)
+        Limit::after(&self.watch.0.order.core.clock, time)
     }
 
     fn error(&self, kind: ErrorKind, what: &str) -> Error {
@@ -232,7 +231,7 @@ impl Drop for Guard {
         let _ = panic::catch_unwind(panic::AssertUnwindSafe(|| match &self.keeper {
             None => drop(self.release_direct()),
             Some(keeper) => {
-                let Order { core, settings, .. } = &self.order;
+                let Order { core, settings, .. } = &*self.watch.0.order;
                 let is_mute = core.mute.load(Ordering::SeqCst);
                 let budget = if is_mute { Duration::ZERO } else { settings.release_budget };
                 drop(self.release_kept(keeper, budget));

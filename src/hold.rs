@@ -26,7 +26,7 @@ const GRACE_LOOK: Duration = Duration::from_millis(250);
 const NO_EXPIRY_RELEASE: Duration = Duration::from_secs(600);
 
 pub(crate) struct Hold {
-    order: Order,
+    order: Arc<Order>,
     term: Arc<Term>,
     machine: Lease,
     lease: Box<dyn backend::Lease>,
@@ -39,7 +39,7 @@ impl Hold {
     ///
     /// # Errors
     /// `Unavailable` when it ran out before that: ask again.
-    pub(crate) fn new(order: Order, grant: Grant) -> Result<Self> {
+    pub(crate) fn new(order: Arc<Order>, grant: Grant) -> Result<Self> {
         let Grant { mut lease, since, token, id, ttl } = grant;
         let clock = &order.core.clock;
         let ttl = ttl.unwrap_or(order.ttl).map(Ttl::new);
@@ -64,11 +64,9 @@ impl Hold {
             return Err(Error::new(ErrorKind::Unavailable, late).not_sent());
         }
         let term = Term::new(Start {
-            clock: clock.clone(),
-            name: order.name.clone(),
+            order: order.clone(),
             lease_id: id,
             token,
-            settings: order.settings.clone(),
             valid_until: machine.valid_until(),
             direct: None,
         });
@@ -189,7 +187,8 @@ impl Hold {
 
     /// Lets the lock go: the word first, then the store.
     fn release(&mut self) -> Result<Unlocked> {
-        let Order { core, settings, .. } = self.order.clone();
+        let order = self.order.clone();
+        let Order { core, settings, .. } = &*order;
         let left = self.machine.valid_until().saturating_since(core.clock.now());
         self.machine.release(core.clock.now());
         if !self.term.release() && self.term.look() == Look::Lost {
@@ -214,7 +213,8 @@ impl Hold {
     }
 
     fn send_release(&mut self, limit: Limit) -> Result<Unlocked> {
-        let Order { core, name, .. } = &self.order;
+        let order = self.order.clone();
+        let Order { core, name, .. } = &*order;
         let mut unclear = false;
         let mut retry = Retry::new(limit);
         while let Some(time) = retry.next() {

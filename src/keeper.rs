@@ -57,7 +57,7 @@ pub(crate) struct Keeper {
 ///
 /// # Errors
 /// `Unavailable` when the operating system refuses a thread.
-pub(crate) fn hire(order: &Order) -> Result<Keeper> {
+pub(crate) fn hire(order: &Arc<Order>) -> Result<Keeper> {
     let refused = |e: std::io::Error| {
         let e = format!("the operating system refuses a thread: {e}");
         Error::new(ErrorKind::Unavailable, e).not_sent()
@@ -65,10 +65,9 @@ pub(crate) fn hire(order: &Order) -> Result<Keeper> {
     let leash = watchdog::summon().map_err(refused)?;
     let (commands, inbox) = mpsc::channel();
     let (outbox, answers) = mpsc::channel();
-    let name = order.name.clone();
-    let order = order.clone();
-    threads::run(&name, move || {
-        let mut seek = Seek { ask: order.ask(), order, unclear: false };
+    let kept = order.clone();
+    threads::run(&order.name, move || {
+        let mut seek = Seek { ask: kept.ask(), order: kept, unclear: false };
         match seek.run(&inbox, &outbox, &leash) {
             Some(hold) => hold.run(&inbox),
             None => seek.abandon(),
@@ -80,7 +79,7 @@ pub(crate) fn hire(order: &Order) -> Result<Keeper> {
 
 /// A keeper that has no lock yet.
 struct Seek {
-    order: Order,
+    order: Arc<Order>,
     ask: Ask,
     /// A try failed that was perhaps carried out.
     unclear: bool,
@@ -147,7 +146,7 @@ impl Seek {
         if !self.unclear {
             return;
         }
-        let Order { core, settings, .. } = &self.order;
+        let Order { core, settings, .. } = &*self.order;
         let limit = Limit::after(&core.clock, settings.release_budget);
         let name = self.order.name.clone();
         let mut retry = Retry::new(limit);

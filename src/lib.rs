@@ -25,6 +25,7 @@ mod settings;
 mod signal;
 mod term;
 mod threads;
+mod vigil;
 mod watchdog;
 
 pub use error::{Error, ErrorKind, LostReason, Result};

@@ -1,52 +1,56 @@
 //! One lock to be asked for, with options.
 
-use std::{fmt, panic, time::Duration};
+use std::{fmt, panic, sync::Arc, time::Duration};
 
 use crate::{Guard, Mode, Result, acquire, settings::Order};
 
 /// One lock to be asked for; owns all that it needs, can be kept and used again.
 #[derive(Clone)]
 #[must_use = "asks for nothing until `lock`, `try_lock` or `with_lock`"]
-pub struct LockRequest(Order);
+pub struct LockRequest(Arc<Order>);
 
 impl LockRequest {
     pub(crate) fn new(order: Order) -> Self {
-        Self(order)
+        Self(Arc::new(order))
+    }
+
+    fn edit(&mut self) -> &mut Order {
+        Arc::make_mut(&mut self.0)
     }
 
     /// To be held together with other shared holders, never beside an exclusive one.
     pub fn shared(mut self) -> Self {
-        self.0.mode = Mode::Shared;
+        self.edit().mode = Mode::Shared;
         self
     }
 
     /// `lock` fails with `Timeout` after this. Default `None`: never. Zero: one try.
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.0.timeout = timeout.into();
+        self.edit().timeout = timeout.into();
         self
     }
 
     /// As [`Locker::ttl`](crate::Locker::ttl), for this lock.
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.0.ttl = Some(ttl);
+        self.edit().ttl = Some(ttl);
         self
     }
 
     /// The lock never runs out: a crash leaves it until somebody breaks it.
     pub fn no_expiry(mut self) -> Self {
-        self.0.no_expiry = true;
+        self.edit().no_expiry = true;
         self
     }
 
     /// `false`: only [`Guard::renew`] renews. Default `true`.
     pub fn auto_renew(mut self, on: bool) -> Self {
-        self.0.auto_renew = on;
+        self.edit().auto_renew = on;
         self
     }
 
     /// The guard has a [fencing token](Guard::fencing_token), or the lock fails with `Unsupported`.
     pub fn fenced(mut self) -> Self {
-        self.0.fenced = true;
+        self.edit().fenced = true;
         self
     }
 

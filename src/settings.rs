@@ -80,6 +80,11 @@ impl Settings {
         }
     }
 
+    /// Whether anybody hears of an event of this level: if not, it need not be made.
+    pub(crate) fn is_told(&self, level: log::Level) -> bool {
+        self.listener.is_some() || level <= log::max_level()
+    }
+
     pub(crate) fn is_shutting_down(&self) -> bool {
         self.signals.iter().any(|signal| signal.came().is_some())
     }
@@ -115,9 +120,12 @@ pub(crate) struct Order {
 
 impl Order {
     /// Checks all that can be wrong with it, and settles the TTL.
-    pub(crate) fn checked(&self) -> Result<Self> {
+    pub(crate) fn checked(self: &Arc<Self>) -> Result<Arc<Self>> {
+        let ttl = self.check().map_err(|e| e.for_lock(&self.name))?;
         let mut order = self.clone();
-        order.ttl = self.check().map_err(|e| e.for_lock(&self.name))?;
+        if order.ttl != ttl {
+            Arc::make_mut(&mut order).ttl = ttl;
+        }
         Ok(order)
     }
 

@@ -13,13 +13,14 @@ use crate::{
     Error, ErrorKind, LostReason, OnLost, Result, Unlocked,
     backend::{Call, Clock, Lease, Moment},
     clock::Limit,
-    settings::Settings,
+    settings::Order,
     signal,
 };
 
 /// The word of a term that ended in a loss, or by a release; every other value is its last moment.
 const LOST: u64 = 0;
 const RELEASED: u64 = 1;
+const NEVER: u64 = u64::MAX;
 
 /// How often a `check_for` looks at a store that has no thread to tell it of a loss.
 const LOOK: Duration = Duration::from_secs(1);
@@ -27,14 +28,13 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) struct Term {
     /// All that says whether the lock is held: one word, so that an extension and a loss cannot both win.
     word: AtomicU64,
-    clock: Clock,
-    pub(crate) name: Arc<str>,
+    pub(crate) order: Arc<Order>,
     pub(crate) lease_id: Option<String>,
     pub(crate) token: Option<u64>,
-    pub(crate) settings: Arc<Settings>,
     loss: OnceLock<Error>,
     ended: OnceLock<Unlocked>,
-    bell: Mutex<()>,
+    /// How many sleep until it rings: nobody is woken for nothing.
+    bell: Mutex<usize>,
     rung: Condvar,
     /// The lease itself where no keeper has it: of stores that are called on the caller's thread.
     direct: Mutex<Option<Box<dyn Lease>>>,
@@ -50,28 +50,24 @@ pub(crate) enum Look {
 
 /// What a new term is made of.
 pub(crate) struct Start {
-    pub(crate) clock: Clock,
-    pub(crate) name: Arc<str>,
+    pub(crate) order: Arc<Order>,
     pub(crate) lease_id: Option<String>,
     pub(crate) token: Option<u64>,
-    pub(crate) settings: Arc<Settings>,
     pub(crate) valid_until: Moment,
     pub(crate) direct: Option<Box<dyn Lease>>,
 }
 
 impl Term {
     pub(crate) fn new(start: Start) -> Self {
-        let Start { clock, name, lease_id, token, settings, valid_until, direct } = start;
+        let Start { order, lease_id, token, valid_until, direct } = start;
         Self {
             word: AtomicU64::new(word(valid_until)),
-            clock,
-            name,
+            order,
             lease_id,
             token,
-            settings,
             loss: OnceLock::new(),
             ended: OnceLock::new(),
-            bell: Mutex::new(()),
+            bell: Mutex::new(0),
             rung: Condvar::new(),
             direct: Mutex::new(direct),
         }
@@ -84,7 +80,8 @@ impl Term {
             match seen {
                 LOST => return Look::Lost,
                 RELEASED => return Look::Released,
-                until if word(self.clock.now()) < until => return Look::Held,
+                NEVER => return Look::Held,
+                until if word(self.clock().now()) < until => return Look::Held,
                 _ => {}
             }
             if self.end(seen, LOST) {
@@ -106,7 +103,7 @@ impl Term {
     pub(crate) fn valid_for(&self) -> Option<Duration> {
         match self.valid_until() {
             Some(Moment::NEVER) => None,
-            Some(until) => Some(until.saturating_since(self.clock.now())),
+            Some(until) => Some(until.saturating_since(self.clock().now())),
             None => Some(Duration::ZERO),
         }
     }
@@ -114,7 +111,7 @@ impl Term {
     /// How long the watchdog may sleep, `at_most` so long, and still see the deadline when it comes.
     pub(crate) fn nap(&self, at_most: Duration) -> Duration {
         let nap = self.valid_for().map_or(at_most, |left| left.min(at_most));
-        self.clock.real(nap)
+        self.clock().real(nap)
     }
 
     /// Moves the deadline, unless somebody saw the old one pass.
@@ -129,7 +126,7 @@ impl Term {
                 LOST | RELEASED => return false,
                 seen => {
                     // Before the word, so that whoever reads the word finds the reason.
-                    let _ = self.loss.set(error.clone().for_lock(&self.name));
+                    let _ = self.loss.set(error.clone().for_lock(&self.order.name));
                     if self.end(seen, LOST) {
                         self.lost();
                         return true;
@@ -155,7 +152,7 @@ impl Term {
 
     /// Why it was lost.
     pub(crate) fn loss(&self) -> Error {
-        self.loss.get_or_init(|| Error::lost(LostReason::Expired).for_lock(&self.name)).clone()
+        self.loss.get_or_init(|| Error::lost(LostReason::Expired).for_lock(&self.order.name)).clone()
     }
 
     /// How its release went, where nobody asked: at the end of a shutdown's grace.
@@ -171,38 +168,40 @@ impl Term {
         let mut look = self.look();
         if look == Look::Held {
             if let Some(lease) = self.direct().as_mut()
-                && let Err(error) = lease.renew(&Call::lasting(&self.clock, LOOK))
+                && let Err(error) = lease.renew(&Call::lasting(self.clock(), LOOK))
                 && error.kind() == ErrorKind::Lost
             {
                 self.lose(&error);
             }
             look = self.look();
         }
-        let shutdown = || Error::bare(ErrorKind::Shutdown).for_lock(&self.name);
+        let shutdown = || Error::bare(ErrorKind::Shutdown).for_lock(&self.order.name);
         match look {
             Look::Lost => Err(self.loss()),
-            _ if self.settings.is_shutting_down() => Err(shutdown()),
-            Look::Released => Err(Error::bare(ErrorKind::Released).for_lock(&self.name)),
+            _ if self.order.settings.is_shutting_down() => Err(shutdown()),
+            Look::Released => Err(Error::bare(ErrorKind::Released).for_lock(&self.order.name)),
             Look::Held => Ok(()),
         }
     }
 
     /// Sleeps until `check` turns bad, for so long at most.
     pub(crate) fn check_for(&self, time: Duration) -> Result<()> {
-        let limit = Limit::after(&self.clock, time);
+        let limit = Limit::after(self.clock(), time);
         loop {
             self.check()?;
             let mut slice = limit.remaining();
             if slice.is_zero() {
                 return Ok(());
             }
-            if !self.settings.signals.is_empty() {
+            if !self.order.settings.signals.is_empty() {
                 slice = slice.min(signal::LOOK);
             }
             slice = slice.min(self.valid_for().unwrap_or(LOOK)).min(LOOK);
-            let bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut sleepers = self.sleepers();
             if self.valid_until().is_some() {
-                drop(self.rung.wait_timeout(bell, self.clock.real(slice)));
+                *sleepers += 1;
+                let woken = self.rung.wait_timeout(sleepers, self.clock().real(slice));
+                *woken.unwrap_or_else(PoisonError::into_inner).0 -= 1;
             }
         }
     }
@@ -215,7 +214,7 @@ impl Term {
     /// The loss is in the word: tell whoever sleeps, and do what was asked for.
     fn lost(&self) {
         let error = self.loss();
-        if self.settings.on_lost == OnLost::Abort {
+        if self.order.settings.on_lost == OnLost::Abort {
             eprintln!("{error}; ending this process");
             std::process::abort();
         }
@@ -223,8 +222,17 @@ impl Term {
     }
 
     fn ring(&self) {
-        drop(self.bell.lock().unwrap_or_else(PoisonError::into_inner));
-        self.rung.notify_all();
+        if *self.sleepers() > 0 {
+            self.rung.notify_all();
+        }
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.order.core.clock
+    }
+
+    fn sleepers(&self) -> MutexGuard<'_, usize> {
+        self.bell.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn direct(&self) -> MutexGuard<'_, Option<Box<dyn Lease>>> {
@@ -239,7 +247,7 @@ fn word(moment: Moment) -> u64 {
 impl fmt::Debug for Term {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Term")
-            .field("name", &self.name)
+            .field("name", &self.order.name)
             .field("look", &self.look())
             .field("valid_for", &self.valid_for())
             .field("lease_id", &self.lease_id)

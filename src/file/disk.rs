@@ -1,19 +1,30 @@
 //! Lock files on the disk: the only module that opens, locks, reads and writes them.
 
 use std::{
-    fs::{self, File, Metadata, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
     path::Path,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
-use super::record::{Content, Record, WIDTH};
+use super::{identity::Identity, record::WIDTH};
 use crate::{Error, ErrorKind, Mode, Result};
+
+/// This process, as each unlock sees it: asking the kernel at each lock too would show in what a lock costs.
+/// A process that was forked learns of that by its first unlock.
+static PID: AtomicU32 = AtomicU32::new(0);
+
+fn known_pid() -> u32 {
+    match PID.load(Ordering::Relaxed) {
+        0 => std::process::id(),
+        pid => pid,
+    }
+}
 
 /// A lock file that is open and not locked.
 #[derive(Debug)]
 pub(super) struct Opened {
     file: File,
-    meta: Metadata,
     writable: bool,
 }
 
@@ -42,12 +53,7 @@ pub(super) fn open(path: &Path, mode: Mode) -> Result<Opened> {
             },
             Err(e) => return Err(describe(&e, "open", path)),
         };
-        let meta = file.metadata().map_err(|e| describe(&e, "look at", path))?;
-        if !meta.is_file() {
-            let what = format!("{} is not a regular file; move it away", path.display());
-            return Err(Error::new(ErrorKind::Foreign, what));
-        }
-        return Ok(Opened { file, meta, writable });
+        return Ok(Opened { file, writable });
     }
     let what = format!("{} comes and goes: something deletes it all the time", path.display());
     Err(Error::new(ErrorKind::Unavailable, what))
@@ -56,10 +62,7 @@ pub(super) fn open(path: &Path, mode: Mode) -> Result<Opened> {
 /// Opens the file of a lock as it is, to look at it only; `None` when there is none.
 pub(super) fn open_existing(path: &Path) -> Result<Option<Opened>> {
     match options().open(path) {
-        Ok(file) => {
-            let meta = file.metadata().map_err(|e| describe(&e, "look at", path))?;
-            Ok(Some(Opened { file, meta, writable: false }))
-        }
+        Ok(file) => Ok(Some(Opened { file, writable: false })),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(describe(&e, "open", path)),
     }
@@ -127,10 +130,7 @@ impl Opened {
                 Mode::Shared => fs4::FileExt::try_lock_shared(&self.file),
             };
             return match locked {
-                Ok(()) => {
-                    let pid = std::process::id();
-                    Ok(Ok(Locked { opened: self, pid }))
-                }
+                Ok(()) => Ok(Ok(Locked { opened: self, pid: known_pid() })),
                 Err(fs4::TryLockError::WouldBlock) => Ok(Err(self)),
                 Err(fs4::TryLockError::Error(e)) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(fs4::TryLockError::Error(e)) => Err(describe(&e, "lock", path)),
@@ -140,34 +140,23 @@ impl Opened {
 
     /// Whether the file that is open is the one that the path leads to.
     pub(super) fn is_at(&self, path: &Path) -> Result<bool> {
-        match fs::symlink_metadata(path) {
-            Ok(there) => Ok(self.is_same(&there)),
+        match Identity::at(path) {
+            Ok(there) => Ok(there == self.identity(path)?),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(describe(&e, "look at", path)),
         }
     }
 
-    #[cfg(unix)]
-    fn is_same(&self, there: &Metadata) -> bool {
-        self.identity() == (there.dev(), there.ino())
+    pub(super) fn identity(&self, path: &Path) -> Result<Identity> {
+        Identity::of(&self.file).map_err(|e| describe(&e, "look at", path))
     }
 
-    /// Windows keeps the path of an open file taken.
-    #[cfg(not(unix))]
-    fn is_same(&self, there: &Metadata) -> bool {
-        there.is_file() == self.meta.is_file()
-    }
-
-    /// The device and the number of the file.
-    #[cfg(unix)]
-    pub(super) fn identity(&self) -> (u64, u64) {
-        (self.meta.dev(), self.meta.ino())
-    }
-
-    pub(super) fn read(&self, path: &Path) -> Result<Content> {
-        let mut bytes = [0; WIDTH];
-        let read = imp::read(&self.file, path, &mut bytes).map_err(|e| describe(&e, "read", path))?;
-        Ok(Content::decode(&bytes[..read]))
+    /// The beginning of the file, where the line is.
+    pub(super) fn read<'b>(&self, path: &Path, bytes: &'b mut [u8; WIDTH]) -> Result<&'b [u8]> {
+        match imp::read(&self.file, path, bytes) {
+            Ok(read) => Ok(&bytes[..read]),
+            Err(e) => Err(describe(&e, "read", path)),
+        }
     }
 
     /// Whether the line in the file can be written.
@@ -176,18 +165,33 @@ impl Opened {
     }
 }
 
-#[cfg(unix)]
-use std::os::unix::fs::MetadataExt;
-
 impl Locked {
+    /// The process that has it.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
     pub(super) fn opened(&self) -> &Opened {
         &self.opened
     }
 
     /// Writes the line over the one that was there, which is never cut first: so no crash and no full disk
     /// loses the counter.
-    pub(super) fn write(&self, path: &Path, record: &Record) -> Result<()> {
-        imp::write(&self.opened.file, path, &record.encode()).map_err(|e| describe(&e, "write", path))
+    pub(super) fn write(&self, path: &Path, line: &[u8; WIDTH]) -> Result<()> {
+        imp::write(&self.opened.file, path, line).map_err(|e| describe(&e, "write", path))
+    }
+
+    /// Whether some path still leads to the file: cheaper than to ask which.
+    ///
+    /// # Errors
+    /// `Foreign` for what is no regular file.
+    pub(super) fn is_linked(&self, path: &Path) -> Result<bool> {
+        let identity = self.opened.identity(path)?;
+        if !identity.is_file {
+            let what = format!("{} is not a regular file; move it away", path.display());
+            return Err(Error::new(ErrorKind::Foreign, what).not_sent());
+        }
+        Ok(identity.is_linked)
     }
 }
 
@@ -195,7 +199,9 @@ impl Drop for Locked {
     fn drop(&mut self) {
         // Closing alone leaves the lock to a child that was forked meanwhile, until that calls `exec`. In such
         // a child, though, unlocking would take the lock from its parent.
-        if self.pid == std::process::id() {
+        let pid = std::process::id();
+        PID.store(pid, Ordering::Relaxed);
+        if self.pid == pid {
             #[expect(clippy::disallowed_methods, reason = "the one place")]
             let _ = fs4::FileExt::unlock(&self.opened.file);
         }
@@ -284,6 +290,7 @@ fn is_link(e: &io::Error, path: &Path) -> bool {
 fn missing_right(path: &Path) -> String {
     #[cfg(unix)]
     {
+        use std::os::unix::fs::MetadataExt;
         let file = fs::symlink_metadata(path).ok().map(|meta| (path, meta, 0o6, "rw"));
         let parent = || {
             let parent = path.parent()?;

@@ -18,6 +18,7 @@
 //! - **`status`** tries the lock for a moment itself, which a `try_lock` of just then may see.
 
 mod disk;
+mod identity;
 mod name;
 mod others;
 mod record;
@@ -36,7 +37,7 @@ use crate::{
     clock, fencing,
 };
 use disk::{Locked, Opened};
-use record::{Content, Record};
+use record::{Content, WIDTH};
 
 /// After so long a wait the holder's name is checked against the kernel's list.
 const LOOK_CLOSER: Duration = Duration::from_millis(50);
@@ -54,7 +55,17 @@ impl Store {
     }
 
     fn path(&self, name: &str) -> Result<PathBuf> {
-        Ok(self.dir.join(name::escape(name)?))
+        let Some(dir) = self.dir.to_str() else {
+            return Ok(self.dir.join(name::escape(name)?));
+        };
+        // As `join` does, with one allocation.
+        let mut path = String::with_capacity(dir.len() + name.len() + 16);
+        path.push_str(dir);
+        if !dir.is_empty() && !dir.ends_with('/') {
+            path.push('/');
+        }
+        name::escape_onto(&mut path, name)?;
+        Ok(path.into())
     }
 }
 
@@ -72,37 +83,33 @@ impl Backend for Store {
     }
 
     fn check_name(&self, name: &str) -> Result<()> {
-        name::escape(name).map(drop)
+        name::check(name)
     }
 
     fn try_acquire(&self, ask: &mut Ask) -> Result<Attempt> {
         let path = self.path(ask.name())?;
-        let (mode, now) = (ask.mode(), ask.call().now());
-        let waiting = ask.scratch::<Waiting>();
+        let mode = ask.mode();
+        let mut waited = if ask.has_scratch() { ask.scratch::<Waiting>().opened.take() } else { None };
         // Each round answers a file that was deleted or replaced meanwhile.
         for _ in 0..100 {
-            let opened = match waiting.opened.take() {
+            let was_waited_for = waited.is_some();
+            let opened = match waited.take() {
                 Some(opened) => opened,
                 None => disk::open(&path, mode)?,
             };
             match opened.try_lock(mode, &path)? {
-                Ok(locked) if locked.opened().is_at(&path)? => {
-                    let holder = ask.holder().clone();
-                    let fenced = ask.fenced();
-                    return granted(locked, path, mode, holder, fenced, now).map(Attempt::Granted);
+                // Opened just now it is the file of the path, unless it was deleted since.
+                Ok(locked) if !was_waited_for && locked.is_linked(&path)? => {
+                    return granted(locked, path, ask).map(Attempt::Granted);
                 }
-                Err(opened) if opened.is_at(&path)? => {
-                    let since = *waiting.since.get_or_insert(now);
-                    let closer = now.saturating_since(since) >= LOOK_CLOSER;
-                    let holder = holder(&opened, &path, closer)?;
-                    waiting.opened = Some(opened);
-                    let busy = Busy::default();
-                    return Ok(Attempt::Busy(match holder {
-                        Some(holder) => busy.holder(holder),
-                        None => busy,
-                    }));
+                Ok(locked) if was_waited_for && locked.opened().is_at(&path)? => {
+                    return granted(locked, path, ask).map(Attempt::Granted);
                 }
-                Ok(_) | Err(_) => waiting.sleep.forget(),
+                Err(opened) if !was_waited_for || opened.is_at(&path)? => {
+                    return busy(opened, &path, ask).map(Attempt::Busy);
+                }
+                Ok(_) | Err(_) if ask.has_scratch() => ask.scratch::<Waiting>().sleep.forget(),
+                Ok(_) | Err(_) => {}
             }
         }
         let what = format!("{} is replaced all the time", path.display());
@@ -167,18 +174,11 @@ impl Backend for Store {
 }
 
 /// The lock is ours: makes its fencing token sure before anybody sees it.
-fn granted(
-    locked: Locked,
-    path: PathBuf,
-    mode: Mode,
-    holder: Holder,
-    fenced: bool,
-    since: Moment,
-) -> Result<Grant> {
-    let now = clock::wall();
-    let last = match locked.opened().read(&path)? {
+fn granted(locked: Locked, path: PathBuf, ask: &Ask) -> Result<Grant> {
+    let (mode, now) = (ask.mode(), clock::wall());
+    let last = match Content::of(locked.opened().read(&path, &mut [0; WIDTH])?) {
         Content::Blank | Content::Torn => None,
-        Content::Line(line) => Some(line.counter),
+        Content::Counter(counter) => Some(counter),
         Content::Foreign(start) => {
             let what = format!(
                 "{} holds something else (it begins with \"{start}\") and was left as it is; move it away",
@@ -190,39 +190,46 @@ fn granted(
     let fence = fencing::next(last, mode, now)?;
     let mut token = Some(fence.token);
     if locked.opened().is_writable() {
-        let holder = holder.with_since(now);
-        let counter = fence.counter;
-        locked.write(&path, &Record { counter, mode, holder })?;
+        locked.write(&path, &record::encode(fence.counter, mode, ask.holder(), locked.pid(), now))?;
     } else if last.is_none() {
         // A reader who cannot write the first counter has no number that others will exceed for sure.
         token = None;
-        if fenced {
+        if ask.fenced() {
             let what = format!("{} has no fencing counter yet, and cannot be written", path.display());
             return Err(Error::new(ErrorKind::Denied, what).not_sent());
         }
     }
-    let grant = Grant::new(Held { locked: Some(locked), path }, since);
+    let grant = Grant::new(Held { locked: Some(locked), path }, ask.call().began());
     Ok(match token {
         Some(token) => grant.fencing_token(token),
         None => grant,
     })
 }
 
+/// The lock is another's: keeps the open file for the next try, and says whose it is.
+fn busy(opened: Opened, path: &Path, ask: &mut Ask) -> Result<Busy> {
+    let now = ask.call().began();
+    let waiting = ask.scratch::<Waiting>();
+    let since = *waiting.since.get_or_insert(now);
+    let holder = holder(&opened, path, now.saturating_since(since) >= LOOK_CLOSER)?;
+    waiting.opened = Some(opened);
+    let busy = Busy::default();
+    Ok(match holder {
+        Some(holder) => busy.holder(holder),
+        None => busy,
+    })
+}
+
 /// Whom the line names; looked at more closely, whom the kernel names.
 fn holder(opened: &Opened, path: &Path, closer: bool) -> Result<Option<Holder>> {
-    // Somebody else's words are no concern of one who only waits.
-    let named = match opened.read(path)? {
-        Content::Line(line) => Some(line.holder),
-        _ => None,
-    };
-    #[cfg(unix)]
-    if closer && let Some(pids) = others::pids(opened.identity()) {
+    // What is no line of ours is no concern of one who only waits.
+    let named = record::holder(opened.read(path, &mut [0; WIDTH])?);
+    if closer && let Some(pids) = others::pids(opened.identity(path)?) {
         return Ok(match named {
             Some(named) if named.pid().is_some_and(|pid| pids.contains(&pid)) => Some(named),
             _ => pids.first().map(|pid| others::process(*pid)),
         });
     }
-    let _ = closer;
     Ok(named)
 }
 
@@ -231,26 +238,16 @@ struct Held {
     path: PathBuf,
 }
 
-impl Held {
-    fn check(&self) -> Result<()> {
+impl Lease for Held {
+    fn renew(&mut self, call: &Call) -> Result<Moment> {
         match &self.locked {
-            Some(locked) if locked.opened().is_at(&self.path)? => Ok(()),
+            Some(locked) if locked.opened().is_at(&self.path)? => Ok(call.now()),
             _ => Err(Error::lost(LostReason::Deleted)),
         }
     }
-}
-
-impl Lease for Held {
-    fn renew(&mut self, call: &Call) -> Result<Moment> {
-        self.check().map(|()| call.now())
-    }
 
     fn release(&mut self, _: &Call) -> Result<()> {
-        let checked = self.check();
         self.locked = None;
-        match checked {
-            Err(e) if e.kind() != ErrorKind::Lost => Ok(()),
-            checked => checked,
-        }
+        Ok(())
     }
 }

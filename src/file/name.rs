@@ -13,30 +13,45 @@ const LONGEST: usize = 255 - SUFFIX.len();
 /// Windows gives these to devices, with any suffix.
 const DEVICES: [&str; 4] = ["con", "prn", "aux", "nul"];
 
+/// Whether a lock can have this name.
+///
+/// # Errors
+/// `Name`, when the file name would be too long.
+pub(super) fn check(name: &str) -> Result<()> {
+    // Three bytes for one is the most that escaping makes of it.
+    if name.len() <= LONGEST / 3 { Ok(()) } else { escape(name).map(drop) }
+}
+
 /// The file name of a lock.
 pub(super) fn escape(name: &str) -> Result<String> {
-    // Room for the readable names, which are all of them but a few.
     let mut file = String::with_capacity(name.len() + SUFFIX.len() + 8);
+    escape_onto(&mut file, name)?;
+    Ok(file)
+}
+
+/// Writes the file name of a lock behind what is there, such as a directory.
+pub(super) fn escape_onto(path: &mut String, name: &str) -> Result<()> {
+    let start = path.len();
     for (place, byte) in name.bytes().enumerate() {
         match byte {
-            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => file.push(byte as char),
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => path.push(byte as char),
             // Not at the start: no hidden file, no `.` and no `..`.
-            b'.' if place > 0 => file.push('.'),
-            b'A'..=b'Z' => file.extend(['+', byte.to_ascii_lowercase() as char]),
-            _ => drop(write!(file, "%{byte:02X}")),
+            b'.' if place > 0 => path.push('.'),
+            b'A'..=b'Z' => path.extend(['+', byte.to_ascii_lowercase() as char]),
+            _ => drop(write!(path, "%{byte:02X}")),
         }
     }
-    if is_device(&file) {
-        let first = file.remove(0);
-        file.insert_str(0, &format!("%{:02X}", u32::from(first)));
+    if is_device(&path[start..]) {
+        let first = path.remove(start);
+        path.insert_str(start, &format!("%{:02X}", u32::from(first)));
     }
-    if file.len() > LONGEST {
-        let what =
-            format!("it takes {} bytes as a file name, and {LONGEST} is the most: shorten it", file.len());
+    let length = path.len() - start;
+    if length > LONGEST {
+        let what = format!("it takes {length} bytes as a file name, and {LONGEST} is the most: shorten it");
         return Err(Error::new(ErrorKind::Name, what));
     }
-    file.push_str(SUFFIX);
-    Ok(file)
+    path.push_str(SUFFIX);
+    Ok(())
 }
 
 /// The lock name of a file; `None` for a file that is none of ours.

@@ -1,17 +1,18 @@
 //! Who really holds a lock file: the line in it may be older than a holder who writes none, such as flock(1).
 
+use super::identity::Identity;
 use crate::Holder;
 
 /// The processes that the kernel says have the file locked; `None` where it does not say.
 #[cfg(target_os = "linux")]
-pub(super) fn pids(identity: (u64, u64)) -> Option<Vec<u32>> {
+pub(super) fn pids(file: Identity) -> Option<Vec<u32>> {
     let table = std::fs::read_to_string("/proc/locks").ok()?;
-    let pids = parse(&table, identity);
+    let pids = parse(&table, file.device, file.number);
     Some(pids).filter(|pids| !pids.is_empty())
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn pids(_: (u64, u64)) -> Option<Vec<u32>> {
+pub(super) fn pids(_: Identity) -> Option<Vec<u32>> {
     None
 }
 
@@ -27,8 +28,8 @@ pub(super) fn process(pid: u32) -> Holder {
 
 /// Lines such as `1: FLOCK  ADVISORY  WRITE 4711 fe:00:131090 0 EOF` (`proc_locks`(5)).
 #[cfg(target_os = "linux")]
-fn parse(table: &str, (dev, ino): (u64, u64)) -> Vec<u32> {
-    let file = format!("{:02x}:{:02x}:{ino}", rustix::fs::major(dev), rustix::fs::minor(dev));
+fn parse(table: &str, (major, minor): (u32, u32), number: u64) -> Vec<u32> {
+    let file = format!("{major:02x}:{minor:02x}:{number}");
     let line = |line: &str| {
         let mut words = line.split_ascii_whitespace().skip(1);
         let is_flock = words.next()? == "FLOCK";
@@ -49,9 +50,8 @@ mod tests {
                      1: -> FLOCK  ADVISORY  WRITE 99 fe:00:131090 0 EOF\n\
                      2: POSIX  ADVISORY  WRITE 98 fe:00:131090 0 EOF\n\
                      3: FLOCK  ADVISORY  READ 12 fe:00:131091 0 EOF\nnonsense\n";
-        let dev = rustix::fs::makedev(0xfe, 0);
-        assert_eq!(parse(table, (dev, 131_090)), [4711]);
-        assert_eq!(parse(table, (dev, 131_091)), [12]);
-        assert!(parse(table, (dev, 1)).is_empty());
+        assert_eq!(parse(table, (0xfe, 0), 131_090), [4711]);
+        assert_eq!(parse(table, (0xfe, 0), 131_091), [12]);
+        assert!(parse(table, (0xfe, 0), 1).is_empty());
     }
 }
