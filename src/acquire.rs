@@ -57,7 +57,7 @@ fn wait_for(order: &Arc<Order>, vigil: &mut Vigil<'_>) -> Result<Guard> {
     let place = queues.enter(&order.name);
     vigil.stand_in(&place.line);
     while !place.is_first(vigil.slice(Asking::No)?) {}
-    vigil.heard();
+    vigil.asks_from_now();
     // Who stood in line from the start asks at once; who was told "busy" just now waits first.
     let (mut asker, mut waits) = match asker {
         Some(asker) => (asker, true),

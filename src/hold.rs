@@ -13,7 +13,7 @@ use crate::{
     Error, ErrorKind, Event, LostReason, Result, Unlocked,
     backend::{self, Call, Grant},
     backoff,
-    clock::{Appointment, Limit},
+    clock::{Appointment, Limit, Moment},
     keeper::{Command, Retry},
     lease::{Lease, Outcome, Step, Ttl},
     settings::Order,
@@ -30,6 +30,8 @@ pub(crate) struct Hold {
     term: Arc<Term>,
     machine: Lease,
     lease: Box<dyn backend::Lease>,
+    /// From the first on, so that a clock moved by hand does not pass it by.
+    appointment: Appointment,
     /// Tells the loss if this ends in a panic of the store's.
     armed: bool,
 }
@@ -70,7 +72,11 @@ impl Hold {
             valid_until: machine.valid_until(),
             direct: None,
         });
-        Ok(Self { order, term: Arc::new(term), machine, lease, armed: true })
+        let appointment = order.core.clock.appointment();
+        if let Step::Wait(until) = machine.step(order.core.clock.now()) {
+            appointment.set(until);
+        }
+        Ok(Self { order, term: Arc::new(term), machine, lease, appointment, armed: true })
     }
 
     pub(crate) fn term(&self) -> &Arc<Term> {
@@ -92,7 +98,6 @@ impl Hold {
 
     fn keep(&mut self, inbox: &Receiver<Command>) -> End {
         let clock = self.order.core.clock.clone();
-        let appointment = clock.appointment();
         let has_grace = self.order.settings.has_grace();
         loop {
             match self.term.look() {
@@ -112,7 +117,7 @@ impl Hold {
             if has_grace && self.order.settings.is_grace_over() {
                 return End::Stopped(None);
             }
-            match inbox.recv_timeout(self.nap(&appointment, until)) {
+            match inbox.recv_timeout(self.nap(until)) {
                 Ok(Command::Renew(reply)) => {
                     let _ = reply.send(self.renew());
                 }
@@ -124,8 +129,8 @@ impl Hold {
     }
 
     /// How long to sleep when nothing is due before `until`.
-    fn nap(&self, appointment: &Appointment, until: crate::clock::Moment) -> Duration {
-        appointment.set(until);
+    fn nap(&self, until: Moment) -> Duration {
+        self.appointment.set(until);
         let clock = &self.order.core.clock;
         let mut nap = until.saturating_since(clock.now());
         // Timers stand still in suspend: a long sleep would miss a renewal that still is in time.
@@ -179,10 +184,10 @@ impl Hold {
         self.order.settings.tell(&Event::Lost { name, error: &error });
         if error.lost_reason() == Some(LostReason::Expired) {
             // A renewal may have come through late, and would keep everybody out for another TTL.
-            let call = Call::lasting(&self.order.core.clock, self.order.settings.release_budget);
-            let _ = self.lease.release(&call);
+            let limit = Limit::after(&self.order.core.clock, self.order.settings.release_budget);
+            let _ = self.send_release(limit);
         }
-        self.order.core.queues.nudge(name);
+        self.order.core.queues.nudge(&self.order.name);
     }
 
     /// Lets the lock go: the word first, then the store.

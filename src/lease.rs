@@ -155,9 +155,10 @@ impl Lease {
         held
     }
 
-    /// Whether more than half of the validity is gone, so that it wants a renewal before it is handed out.
+    /// Whether more than half of the validity is gone, but not all: it wants a renewal before it is handed out.
     pub(crate) fn is_half_gone(&self, now: Moment) -> bool {
-        self.ttl.is_some_and(|ttl| self.valid_until.saturating_since(now) < ttl.validity() / 2)
+        now < self.valid_until
+            && self.ttl.is_some_and(|ttl| self.valid_until.saturating_since(now) < ttl.validity() / 2)
     }
 
     fn expire(&mut self, now: Moment) {

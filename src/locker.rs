@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    Break, Error, ErrorKind, Event, Guard, Holder, LockRequest, Mode, OnLost, Result, Status, address,
+    Break, Error, ErrorKind, Event, Guard, Holder, LockRequest, OnLost, Result, Status, address,
     backend::{Backend, Call},
     clock::Limit,
     guard::receive,
@@ -141,17 +141,7 @@ impl Locker {
 
     /// A lock with options.
     pub fn request(&self, name: &str) -> LockRequest {
-        LockRequest::new(Order {
-            core: self.core.clone(),
-            settings: self.settings.clone(),
-            name: name.into(),
-            mode: Mode::Exclusive,
-            fenced: false,
-            timeout: None,
-            ttl: None,
-            no_expiry: false,
-            auto_renew: true,
-        })
+        LockRequest::new(Order::new(self.core.clone(), self.settings.clone(), name))
     }
 
     /// Who holds the lock now.

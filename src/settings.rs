@@ -119,6 +119,21 @@ pub(crate) struct Order {
 }
 
 impl Order {
+    /// An exclusive lock without any option.
+    pub(crate) fn new(core: Arc<Core>, settings: Arc<Settings>, name: &str) -> Self {
+        Self {
+            core,
+            settings,
+            name: name.into(),
+            mode: Mode::Exclusive,
+            fenced: false,
+            timeout: None,
+            ttl: None,
+            no_expiry: false,
+            auto_renew: true,
+        }
+    }
+
     /// Checks all that can be wrong with it, and settles the TTL.
     pub(crate) fn checked(self: &Arc<Self>) -> Result<Arc<Self>> {
         let ttl = self.check().map_err(|e| e.for_lock(&self.name))?;

@@ -259,19 +259,14 @@ impl fmt::Debug for Term {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Core;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn term(clock: &Clock, valid_until: Moment) -> Term {
-        Term::new(Start {
-            clock: clock.clone(),
-            name: "x".into(),
-            lease_id: None,
-            token: None,
-            settings: Arc::default(),
-            valid_until,
-            direct: None,
-        })
+        let store = crate::memory::Store::with_clock(clock.clone());
+        let order = Arc::new(Order::new(Arc::new(Core::new(store)), Arc::default(), "x"));
+        Term::new(Start { order, lease_id: None, token: None, valid_until, direct: None })
     }
 
     #[test]

@@ -62,7 +62,12 @@ impl<'a> Vigil<'a> {
         Ok(())
     }
 
-    /// The store answered as it should, or is asked from now on.
+    /// The line was stood in: the store's silence counts from here.
+    pub(crate) fn asks_from_now(&mut self) {
+        self.heard = self.watch.elapsed();
+    }
+
+    /// The store answered as it should.
     pub(crate) fn heard(&mut self) {
         self.heard = self.watch.elapsed();
         self.error = None;

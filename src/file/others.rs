@@ -6,9 +6,11 @@ use crate::Holder;
 /// The processes that the kernel says have the file locked; `None` where it does not say.
 #[cfg(target_os = "linux")]
 pub(super) fn pids(file: Identity) -> Option<Vec<u32>> {
-    let table = std::fs::read_to_string("/proc/locks").ok()?;
-    let pids = parse(&table, file.device, file.number);
-    Some(pids).filter(|pids| !pids.is_empty())
+    // The kernel shows the table a page at a time, and skips lines when locks come and go meanwhile.
+    (0..4).find_map(|_| {
+        let table = std::fs::read_to_string("/proc/locks").ok()?;
+        Some(parse(&table, file.device, file.number)).filter(|pids| !pids.is_empty())
+    })
 }
 
 #[cfg(not(target_os = "linux"))]

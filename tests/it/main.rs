@@ -1,0 +1,12 @@
+//! The public API, as users rely on it: against every store that needs no server.
+#![allow(clippy::disallowed_methods, reason = "tests measure real time and start real threads")]
+
+mod bounds;
+mod faults;
+mod file;
+mod lock;
+mod loss;
+mod processes;
+mod queue;
+mod shutdown;
+mod support;
