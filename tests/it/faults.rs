@@ -5,7 +5,6 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    thread,
     time::Duration,
 };
 
@@ -14,7 +13,7 @@ use leasehold::{
     backend::{Abilities, Ask, Attempt, Backend, Call, Clock, Grant, Lease, Moment},
 };
 
-use crate::support::{LONG, SECOND, Told, by_hand, kind, ms, until};
+use crate::support::{SECOND, Told, by_hand, kind, ms, until};
 
 #[test]
 fn an_acquire_whose_answer_was_lost_is_asked_for_again_with_the_same_id() {
@@ -160,7 +159,7 @@ pub(crate) fn no_threads() {
     let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
     let size: u64 = size.trim().trim_end_matches(" kB").parse().unwrap();
     let before = getrlimit(Resource::As);
-    let full = Rlimit { current: Some((size + 64) * 1024), ..before.clone() };
+    let full = Rlimit { current: Some((size + 64) * 1024), ..before };
     setrlimit(Resource::As, full).unwrap();
     let refused = locker.lock("x");
     let tried = locker.try_lock("x");
@@ -181,7 +180,6 @@ fn keepers_are_used_again() {
         locker.lock(&format!("reused-{n}")).unwrap().unlock().unwrap();
     }
     assert!(threads() < 10, "{}", threads());
-    let _ = (LONG, thread::current());
 }
 
 #[cfg(target_os = "linux")]

@@ -107,7 +107,7 @@ fn beside_flock_in_both_directions() {
     if cfg!(target_os = "linux") {
         let holder = error.holder().unwrap();
         assert_eq!((holder.words(), holder.pid()), ("flock", Some(child.id())), "{error}");
-        assert_eq!(locker.status("x").unwrap().holders(), [holder.clone()]);
+        assert_eq!(locker.status("x").unwrap().holders(), std::slice::from_ref(holder));
     }
     assert_eq!(locker.status("x").unwrap().mode(), Some(Mode::Exclusive));
     let (tell, told) = mpsc::channel();

@@ -1,7 +1,7 @@
 //! Taking and giving back, on a store with leases.
 
 use std::{
-    panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind},
+    panic::{RefUnwindSafe, UnwindSafe, catch_unwind},
     sync::mpsc,
     thread,
 };
@@ -55,12 +55,12 @@ fn waiters_get_it_as_soon_as_it_is_released() {
     let waiter = locker.clone();
     thread::spawn(move || tell.send(waiter.lock("x").map(drop)));
     assert!(told.recv_timeout(ms(50)).is_err());
-    let (answer, waited) = timed(|| {
+    let (answer, took) = timed(|| {
         drop(guard);
         told.recv_timeout(LONG).unwrap()
     });
     answer.unwrap();
-    assert!(waited < ms(500), "{waited:?}");
+    assert!(took < ms(500), "{took:?}");
 }
 
 #[test]
@@ -191,8 +191,8 @@ fn a_wait_is_told_of_with_the_holder() {
         }
     });
     let thread = thread::spawn(move || waiter.lock("x").map(drop));
-    let (waited, line) = told.recv_timeout(LONG).unwrap();
-    assert!(waited >= ms(500) && waited < 2 * SECOND, "{waited:?}");
+    let (after, line) = told.recv_timeout(LONG).unwrap();
+    assert!(after >= ms(500) && after < 2 * SECOND, "{after:?}");
     assert!(line.starts_with("waiting for lock \"x\", held by \"nightly job\" (this process"), "{line}");
     drop(guard);
     thread.join().unwrap().unwrap();
@@ -274,6 +274,8 @@ fn a_setter_changes_this_handle_and_its_later_clones_only() {
 #[test]
 fn the_types_are_what_threads_and_catch_unwind_want() {
     fn good<T: Send + Sync + UnwindSafe + RefUnwindSafe + std::fmt::Debug + 'static>() {}
+    fn sent<T: Send + Sync + std::fmt::Debug + 'static>() {}
+    fn owned<T: Send + std::fmt::Debug>() {}
     good::<Locker>();
     good::<LockRequest>();
     good::<Guard>();
@@ -282,13 +284,10 @@ fn the_types_are_what_threads_and_catch_unwind_want() {
     good::<Holder>();
     good::<Status>();
     good::<Abilities>();
-    fn sent<T: Send + Sync + std::fmt::Debug + 'static>() {}
     sent::<memory::Store>();
     sent::<leasehold::file::Store>();
     sent::<Clock>();
     sent::<Call>();
-    fn owned<T: Send + std::fmt::Debug>() {}
     owned::<Ask>();
     owned::<Grant>();
-    let _ = AssertUnwindSafe(());
 }

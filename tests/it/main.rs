@@ -8,5 +8,6 @@ mod lock;
 mod loss;
 mod processes;
 mod queue;
+mod readme;
 mod shutdown;
 mod support;

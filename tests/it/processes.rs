@@ -8,7 +8,7 @@ use std::{
     process::Child,
     sync::{Arc, Mutex},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use leasehold::{
@@ -16,7 +16,7 @@ use leasehold::{
     backend::{Abilities, Ask, Attempt, Backend, Busy, Call, Grant, Lease, Moment},
 };
 
-use crate::support::{Actor, Dir, LONG, SECOND, ms, until};
+use crate::support::{Actor, Dir, LONG, SECOND, ms};
 
 /// What this program does as the process of another test; see `support::actor`.
 #[test]
@@ -310,8 +310,8 @@ fn a_stopped_holder_finds_its_lease_lost_before_its_code_can_act_on_it() {
     thread::sleep(ms(300));
     kill_process(pid, Signal::CONT).unwrap();
     let lost = hear(&mut said);
-    let (last, reason) = lost.split_once(' ').unwrap();
-    assert!(last.parse::<u64>().unwrap() < taken, "it said held beside the next holder");
+    let (held_at, reason) = lost.split_once(' ').unwrap();
+    assert!(held_at.parse::<u64>().unwrap() < taken, "it said held beside the next holder");
     assert_eq!(reason, "Some(Expired)");
     assert!(holder.0.wait().unwrap().success());
     assert!(next.is_held(), "its late release freed nobody else's lock");
@@ -329,6 +329,5 @@ fn a_killed_holder_of_a_lease_leaves_it_within_its_ttl() {
     let start = Instant::now();
     let _guard = locker.request("x").timeout(LONG).lock().unwrap();
     let took = start.elapsed();
-    assert!(took <= Duration::from_millis(1500 + 1500), "{took:?}");
-    until("the lease is counted", || true);
+    assert!(took <= 3 * SECOND, "{took:?}");
 }

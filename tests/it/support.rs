@@ -88,15 +88,11 @@ pub(crate) struct Spy {
     pub(crate) asks: Arc<AtomicUsize>,
     pub(crate) asking: Arc<AtomicUsize>,
     pub(crate) most_asking: Arc<AtomicUsize>,
-    pub(crate) before_ask: Option<Arc<dyn Fn(&str) -> Result<()> + Send + Sync>>,
 }
 
 impl Backend for Spy {
     fn try_acquire(&self, ask: &mut Ask) -> Result<Attempt> {
         self.asks.fetch_add(1, Ordering::SeqCst);
-        if let Some(before) = &self.before_ask {
-            before(ask.name())?;
-        }
         self.store.try_acquire(ask)
     }
     fn wait(&self, ask: &mut Ask) -> Result<()> {
