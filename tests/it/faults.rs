@@ -44,12 +44,12 @@ struct Late {
     clock: Clock,
     takes: Duration,
     renewals: Arc<AtomicUsize>,
-    renew: fn(Moment) -> Result<Moment>,
+    renew: fn(&Clock, Moment) -> Result<Moment>,
     released: Arc<AtomicUsize>,
 }
 
 impl Late {
-    fn new(takes: Duration, renew: fn(Moment) -> Result<Moment>) -> Self {
+    fn new(takes: Duration, renew: fn(&Clock, Moment) -> Result<Moment>) -> Self {
         Self { clock: Clock::manual(), takes, renewals: Arc::default(), renew, released: Arc::default() }
     }
 }
@@ -71,7 +71,7 @@ impl Backend for Late {
 impl Lease for Late {
     fn renew(&mut self, call: &Call) -> Result<Moment> {
         self.renewals.fetch_add(1, Ordering::SeqCst);
-        (self.renew)(call.now())
+        (self.renew)(&self.clock, call.now())
     }
     fn release(&mut self, _: &Call) -> Result<()> {
         self.released.fetch_add(1, Ordering::SeqCst);
@@ -81,19 +81,30 @@ impl Lease for Late {
 
 #[test]
 fn a_grant_whose_time_is_half_gone_is_renewed_before_anybody_has_it() {
-    let fresh = Late::new(2 * SECOND, Ok);
+    let fresh = Late::new(2 * SECOND, |_, since| Ok(since));
     let guard = Locker::new(fresh.clone()).lock("x").unwrap();
     assert_eq!(fresh.renewals.load(Ordering::SeqCst), 0);
     assert!(guard.valid_for().unwrap() <= 8 * SECOND, "counted from before the request");
-    let stale = Late::new(6 * SECOND, Ok);
+    let stale = Late::new(6 * SECOND, |_, since| Ok(since));
     let guard = Locker::new(stale.clone()).lock("x").unwrap();
     assert!(stale.renewals.load(Ordering::SeqCst) >= 1);
     assert!(guard.valid_for().unwrap() > 9 * SECOND);
 }
 
 #[test]
+fn a_renewal_counts_from_before_it_was_sent() {
+    let store = Late::new(Duration::ZERO, |clock, since| {
+        clock.suspend(3 * SECOND);
+        Ok(since)
+    });
+    let guard = Locker::new(store).request("x").auto_renew(false).lock().unwrap();
+    guard.renew().unwrap();
+    assert_eq!(guard.valid_for(), Some(ms(6_800)), "of ten seconds, less three under way and the margin");
+}
+
+#[test]
 fn a_grant_that_came_too_late_is_given_back_and_asked_for_again() {
-    let store = Late::new(11 * SECOND, Ok);
+    let store = Late::new(11 * SECOND, |_, since| Ok(since));
     let locker = Locker::new(store.clone()).patience(35 * SECOND);
     assert_eq!(kind(locker.lock("x")), ErrorKind::Unavailable);
     assert!(store.released.load(Ordering::SeqCst) >= 2);
@@ -109,7 +120,7 @@ fn a_store_that_panics_harms_its_own_lock_only() {
     }
     assert_eq!(kind(Locker::new(Panics).lock("x")), ErrorKind::Protocol);
 
-    let store = Late::new(Duration::ZERO, |_| panic!("on purpose"));
+    let store = Late::new(Duration::ZERO, |_, _| panic!("on purpose"));
     let told = Told::default();
     let guard = told.by(Locker::new(store.clone())).lock("x").unwrap();
     store.clock.advance(4 * SECOND);
@@ -121,7 +132,7 @@ fn a_store_that_panics_harms_its_own_lock_only() {
 
 #[test]
 fn a_late_renewal_brings_nothing_back() {
-    let store = Late::new(Duration::ZERO, |_| Err(Error::new(ErrorKind::Unavailable, "later")));
+    let store = Late::new(Duration::ZERO, |_, _| Err(Error::new(ErrorKind::Unavailable, "later")));
     let guard = Locker::new(store.clone()).lock("x").unwrap();
     store.clock.advance(11 * SECOND);
     assert!(!guard.is_held());
@@ -131,7 +142,7 @@ fn a_late_renewal_brings_nothing_back() {
 
 #[test]
 fn the_stores_word_is_final() {
-    let store = Late::new(Duration::ZERO, |_| Err(Error::lost(LostReason::Taken)));
+    let store = Late::new(Duration::ZERO, |_, _| Err(Error::lost(LostReason::Taken)));
     let guard = Locker::new(store.clone()).lock("x").unwrap();
     let error = guard.renew().unwrap_err();
     assert_eq!(error.lost_reason(), Some(LostReason::Taken));
@@ -170,6 +181,36 @@ pub(crate) fn no_threads() {
     }
     assert!(locker.status("x").unwrap().mode().is_none(), "nothing was taken");
     locker.lock("x").unwrap().unlock().unwrap();
+}
+
+/// Ten thousand cycles later the process has the threads and descriptors that it had.
+#[cfg(target_os = "linux")]
+#[test]
+fn nothing_is_left_behind() {
+    let dir = crate::support::Dir::new("leaks");
+    let address = format!("file:{}", dir.path().display());
+    let mut actor = crate::support::Actor::start("leaks", &[&address]);
+    assert!(actor.0.wait().unwrap().success());
+}
+
+/// The role of the process that takes and waits for many locks.
+#[cfg(target_os = "linux")]
+pub(crate) fn leaks(arguments: &[&str]) {
+    let count = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
+    let files = Locker::open(arguments[0]).unwrap();
+    let memory = Locker::new(leasehold::memory::Store::new());
+    let contend = |turns: u32| {
+        std::thread::scope(|scope| {
+            for locker in [&files, &files, &files, &memory, &memory, &memory] {
+                scope.spawn(move || (0..turns).for_each(|_| drop(locker.lock("x").unwrap())));
+            }
+        });
+    };
+    contend(100);
+    let (descriptors, threads) = (count("fd"), count("task"));
+    contend(1_700);
+    assert!(count("fd") <= descriptors + 2, "{} after {descriptors}", count("fd"));
+    assert!(count("task") <= threads + 2, "{} after {threads}", count("task"));
 }
 
 #[test]

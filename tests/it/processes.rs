@@ -29,6 +29,8 @@ fn role() {
         "abort" => crate::loss::abort(),
         #[cfg(target_os = "linux")]
         "no-threads" => crate::faults::no_threads(),
+        #[cfg(target_os = "linux")]
+        "leaks" => crate::faults::leaks(&arguments),
         "hold" => hold(&arguments),
         "count" => count(&arguments),
         "watch" => watch(&arguments),
