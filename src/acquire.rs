@@ -114,7 +114,7 @@ impl<'a> Asker<'a> {
     fn try_once(&mut self, vigil: &mut Vigil<'_>, limit: Duration) -> Result<Tried> {
         let tried = match self {
             Self::Direct(order, ask) => {
-                ask.prepare(limit);
+                ask.prepare(vigil.try_limit(limit));
                 match order.core.backend.try_acquire(ask) {
                     Ok(Attempt::Granted(grant)) => direct_guard(order, grant).map(Tried::Granted),
                     Ok(Attempt::Busy(busy)) => Ok(Tried::Busy(busy)),

@@ -295,12 +295,18 @@ impl Call {
         Self(Limit::after(clock, limit))
     }
 
+    /// One that takes no time: of a store that never blocks.
+    pub(crate) fn immediate(clock: &Clock) -> Self {
+        Self(Limit::never(clock))
+    }
+
     /// The time left for it; zero when it has run out.
     pub fn remaining(&self) -> Duration {
         self.0.remaining()
     }
 
     /// When it began.
+    #[cfg(feature = "file")]
     pub(crate) fn began(&self) -> Moment {
         self.0.began()
     }
@@ -350,7 +356,7 @@ impl Ask {
             poll,
             id: OnceCell::new(),
             scratch: None,
-            call: Call::lasting(clock, Duration::ZERO),
+            call: Call::immediate(clock),
             slice: Duration::ZERO,
             pace: None,
             pause: None,
@@ -420,19 +426,20 @@ impl Ask {
     }
 
     /// Whether an earlier try left something to keep.
+    #[cfg(feature = "file")]
     pub(crate) fn has_scratch(&self) -> bool {
         self.scratch.is_some()
     }
 
-    pub(crate) fn prepare(&mut self, limit: Duration) {
-        self.call = Call::lasting(self.call.0.clock(), limit);
+    pub(crate) fn prepare(&mut self, limit: Limit) {
+        self.call = Call(limit);
     }
 
     pub(crate) fn prepare_wait(&mut self, slice: Duration, pace: Option<Arc<Pace>>) {
         self.slice = slice;
         self.pace = pace;
         // A store that waits by asking gets a little longer than it may wait.
-        self.prepare(slice + Duration::from_secs(1));
+        self.call = Call::lasting(self.call.0.clock(), slice + Duration::from_secs(1));
     }
 
     /// Whether a pause is still to be slept before the next try.

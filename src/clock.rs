@@ -226,6 +226,11 @@ impl Stopwatch {
         elapsed
     }
 
+    /// So long after its start.
+    pub(crate) fn limit(&self, time: Duration) -> Limit {
+        Limit { watch: self.clone(), time }
+    }
+
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
     }
@@ -243,6 +248,12 @@ impl Limit {
         Self { watch: Stopwatch::start(clock), time }
     }
 
+    /// None at all: reads no clock.
+    pub(crate) fn never(clock: &Clock) -> Self {
+        let began = Moment(Duration::ZERO);
+        Stopwatch { clock: clock.clone(), began, really_began: began }.limit(Duration::MAX)
+    }
+
     pub(crate) fn remaining(&self) -> Duration {
         self.time.saturating_sub(self.watch.elapsed())
     }
@@ -255,6 +266,7 @@ impl Limit {
         self.watch.clock()
     }
 
+    #[cfg(feature = "file")]
     pub(crate) fn began(&self) -> Moment {
         self.watch.began
     }

@@ -153,7 +153,7 @@ impl Guard {
         if !term.release() {
             return Err(term.loss());
         }
-        let call = Call::lasting(&core.clock, settings.release_budget);
+        let call = Call::immediate(&core.clock);
         let released = lease.map_or(Ok(()), |mut lease| lease.release(&call));
         core.queues.nudge(name);
         match released {

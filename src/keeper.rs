@@ -117,7 +117,7 @@ impl Seek {
     }
 
     fn try_once(&mut self, limit: Duration) -> Result<Result<Hold, Busy>> {
-        self.ask.prepare(limit);
+        self.ask.prepare(Limit::after(&self.order.core.clock, limit));
         match self.order.core.backend.try_acquire(&mut self.ask) {
             Ok(Attempt::Granted(grant)) => {
                 self.unclear = false;
@@ -151,7 +151,7 @@ impl Seek {
         let name = self.order.name.clone();
         let mut retry = Retry::new(limit);
         while let Some(time) = retry.next() {
-            self.ask.prepare(time);
+            self.ask.prepare(Limit::after(&core.clock, time));
             match core.backend.abandon(&mut self.ask) {
                 Ok(()) => return,
                 Err(e) if e.is_retryable() => log::debug!(target: "leasehold", "{e}"),

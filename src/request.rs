@@ -2,7 +2,7 @@
 
 use std::{fmt, panic, sync::Arc, time::Duration};
 
-use crate::{Guard, Mode, Result, acquire, settings::Order};
+use crate::{ErrorKind, Guard, Mode, Result, acquire, settings::Order};
 
 /// One lock to be asked for; owns all that it needs, can be kept and used again.
 #[derive(Clone)]
@@ -90,7 +90,10 @@ impl LockRequest {
     pub fn with_lock<T>(&self, f: impl FnOnce(&Guard) -> T) -> Result<T> {
         let guard = self.lock()?;
         let value = f(&guard);
-        guard.unlock()?;
+        match guard.check() {
+            Err(e) if e.kind() == ErrorKind::Lost => return Err(e),
+            _ => guard.unlock()?,
+        };
         Ok(value)
     }
 }

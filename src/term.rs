@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    Error, ErrorKind, LostReason, OnLost, Result, Unlocked,
+    Error, ErrorKind, Event, LostReason, OnLost, Result, Unlocked,
     backend::{Call, Clock, Lease, Moment},
     clock::Limit,
     settings::Order,
@@ -167,11 +167,16 @@ impl Term {
     pub(crate) fn check(&self) -> Result<()> {
         let mut look = self.look();
         if look == Look::Held {
+            let mut lost_now = false;
             if let Some(lease) = self.direct().as_mut()
-                && let Err(error) = lease.renew(&Call::lasting(self.clock(), LOOK))
+                && let Err(error) = lease.renew(&Call::immediate(self.clock()))
                 && error.kind() == ErrorKind::Lost
             {
-                self.lose(&error);
+                lost_now = self.lose(&error);
+            }
+            if lost_now {
+                let (name, error) = (&*self.order.name, &self.loss());
+                self.order.settings.tell(&Event::Lost { name, error });
             }
             look = self.look();
         }

@@ -3,8 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Error, ErrorKind, Guard, Holder, Result, backend::Busy, clock::Stopwatch, error::Seconds, event::Event,
-    queue::Line, settings::Order, signal,
+    Error, ErrorKind, Guard, Holder, Result,
+    backend::Busy,
+    clock::{Limit, Stopwatch},
+    error::Seconds,
+    event::Event,
+    queue::Line,
+    settings::Order,
+    signal,
 };
 
 /// One wait of a store is no longer than this.
@@ -95,6 +101,11 @@ impl<'a> Vigil<'a> {
 
     pub(crate) fn has_failed(&self) -> bool {
         self.error.is_some()
+    }
+
+    /// The end of a try that begins now. The first begins with the wait, so that no clock is read for it.
+    pub(crate) fn try_limit(&self, time: Duration) -> Limit {
+        if self.answered { Limit::after(self.watch.clock(), time) } else { self.watch.limit(time) }
     }
 
     /// The first answer came, whatever it was.

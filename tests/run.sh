@@ -15,6 +15,7 @@ if [ "$(uname)" = Linux ]; then
     need flock "install util-linux (Debian: apt-get install util-linux)"
     need unshare "install util-linux (Debian: apt-get install util-linux)"
     need mount "install mount (Debian: apt-get install mount)"
+    need script "install bsdutils (Debian: apt-get install bsdutils)"
 fi
 [ -z "$missing" ] || exit 1
 

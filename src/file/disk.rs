@@ -41,13 +41,13 @@ pub(super) struct Locked {
 pub(super) fn open(path: &Path, mode: Mode) -> Result<Opened> {
     // Each round answers one thing that another process did meanwhile.
     for _ in 0..100 {
-        let (file, writable) = match options().write(true).open(path) {
+        let (file, writable) = match imp::open(path, true) {
             Ok(file) => (file, true),
             Err(e) if e.kind() == io::ErrorKind::NotFound => match create(path)? {
                 Some(file) => (file, true),
                 None => continue,
             },
-            Err(e) if is_refusal(&e) && mode == Mode::Shared => match options().open(path) {
+            Err(e) if is_refusal(&e) && mode == Mode::Shared => match imp::open(path, false) {
                 Ok(file) => (file, false),
                 Err(e) => return Err(describe(&e, "open", path)),
             },
@@ -61,30 +61,17 @@ pub(super) fn open(path: &Path, mode: Mode) -> Result<Opened> {
 
 /// Opens the file of a lock as it is, to look at it only; `None` when there is none.
 pub(super) fn open_existing(path: &Path) -> Result<Option<Opened>> {
-    match options().open(path) {
+    match imp::open(path, false) {
         Ok(file) => Ok(Some(Opened { file, writable: false })),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(describe(&e, "open", path)),
     }
 }
 
-/// Not created here: the kernel protects files of others in sticky directories from `O_CREAT`
-/// (`fs.protected_regular`, proc(5)).
-fn options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        // A link could lead out of the directory.
-        options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
-    }
-    options
-}
-
 /// `None`: another process was first, or the directory was just made.
 fn create(path: &Path) -> Result<Option<File>> {
-    match options().write(true).create_new(true).open(path) {
+    // A link that is there is a file that is there.
+    match OpenOptions::new().read(true).write(true).create_new(true).open(path) {
         Ok(file) => {
             open_to_who_may_enter(path, &file);
             Ok(Some(file))
@@ -210,19 +197,34 @@ impl Drop for Locked {
 
 #[cfg(unix)]
 mod imp {
-    use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
+    use std::{fs::File, io, path::Path};
+
+    use rustix::{
+        fs::{Mode, OFlags, open as open_file},
+        io::{pread, pwrite, retry_on_intr},
+    };
+
+    /// Opens what is there. It is not created in the same call: the kernel protects files of others in sticky
+    /// directories from that (`fs.protected_regular`, proc(5)). A link could lead out of the directory.
+    pub(super) fn open(path: &Path, to_write: bool) -> io::Result<File> {
+        let access = if to_write { OFlags::RDWR } else { OFlags::RDONLY };
+        let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        Ok(retry_on_intr(|| open_file(path, flags, Mode::empty()))?.into())
+    }
 
     pub(super) fn read(file: &File, _: &Path, bytes: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match file.read_at(bytes, 0) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                read => return read,
-            }
-        }
+        Ok(retry_on_intr(|| pread(file, &mut *bytes, 0))?)
     }
 
     pub(super) fn write(file: &File, _: &Path, bytes: &[u8]) -> io::Result<()> {
-        file.write_all_at(bytes, 0)
+        let mut written = 0;
+        while written < bytes.len() {
+            match retry_on_intr(|| pwrite(file, &bytes[written..], written as u64))? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                more => written += more,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -234,6 +236,10 @@ mod imp {
         io::{self, Read, Write},
         path::Path,
     };
+
+    pub(super) fn open(path: &Path, to_write: bool) -> io::Result<File> {
+        OpenOptions::new().read(true).write(to_write).open(path)
+    }
 
     pub(super) fn read(_: &File, path: &Path, bytes: &mut [u8]) -> io::Result<usize> {
         let mut file = match File::open(path.with_extension("holder")) {

@@ -12,10 +12,11 @@
 //!   waited for: a stream of readers can starve a writer.
 //! - **Fencing tokens** grow with every holder. They could repeat only if the file is lost *and* the clock is
 //!   behind where it was.
-//! - **Deleted files**: a lock file that is deleted while held is seen by [`Guard::check`](crate::Guard::check)
-//!   and `unlock`, not by `is_held`: do not delete lock files.
+//! - **Deleted files**: a lock file that is deleted or moved while held is a lost lock, which is seen by
+//!   [`Guard::check`](crate::Guard::check), `check_for` and `with_lock`, not by `is_held` and `unlock`: do not
+//!   delete lock files.
 //! - **Network file systems** are what the other stores are for: NFS is as good as its server's lock daemon.
-//! - **`status`** tries the lock for a moment itself, which a `try_lock` of just then may see.
+//! - **`status`** of a free lock tries it for a moment, which a `try_lock` of just then may see.
 
 mod disk;
 mod identity;
@@ -98,7 +99,8 @@ impl Backend for Store {
                 None => disk::open(&path, mode)?,
             };
             match opened.try_lock(mode, &path)? {
-                // Opened just now it is the file of the path, unless it was deleted since.
+                // Opened just now it is the file of the path, unless it was deleted since; moved since, it is as
+                // one that is moved when it is held.
                 Ok(locked) if !was_waited_for && locked.is_linked(&path)? => {
                     return granted(locked, path, ask).map(Attempt::Granted);
                 }
@@ -133,6 +135,10 @@ impl Backend for Store {
             let holders = holder(opened, &path, true)?.into_iter().collect();
             Ok(Status::new(name, Some(mode), false, holders))
         };
+        // The kernel's list disturbs nobody; where it shows nothing, only a try tells.
+        if let Some(known) = others::holders(opened.identity(&path)?).first() {
+            return held(&opened, known.mode);
+        }
         match opened.try_lock(Mode::Shared, &path)? {
             Err(opened) => held(&opened, Mode::Exclusive),
             Ok(shared) => {
@@ -224,11 +230,12 @@ fn busy(opened: Opened, path: &Path, ask: &mut Ask) -> Result<Busy> {
 fn holder(opened: &Opened, path: &Path, closer: bool) -> Result<Option<Holder>> {
     // What is no line of ours is no concern of one who only waits.
     let named = record::holder(opened.read(path, &mut [0; WIDTH])?);
-    if closer && let Some(pids) = others::pids(opened.identity(path)?) {
-        return Ok(match named {
-            Some(named) if named.pid().is_some_and(|pid| pids.contains(&pid)) => Some(named),
-            _ => pids.first().map(|pid| others::process(*pid)),
-        });
+    if closer || named.as_ref().is_some_and(others::is_gone) {
+        let known = others::holders(opened.identity(path)?);
+        let is_known = |named: &Holder| known.iter().any(|other| named.pid() == Some(other.pid));
+        if !known.is_empty() && !named.as_ref().is_some_and(is_known) {
+            return Ok(known.first().map(|other| others::process(other.pid)));
+        }
     }
     Ok(named)
 }

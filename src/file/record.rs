@@ -7,10 +7,7 @@
 //! Always [`WIDTH`] bytes, written in one go over the old one. The token stands at both ends, so that a line
 //! that is half old and half new is known.
 
-use std::{
-    fmt::{self, Write},
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use crate::{Holder, Mode};
 
@@ -54,16 +51,24 @@ pub(super) fn encode(counter: u64, mode: Mode, holder: &Holder, pid: u32, since:
         Mode::Shared => "shared",
     };
     let mut line = Line { bytes: [b' '; WIDTH], end: 0 };
-    // Writing to a line cannot fail: what does not fit is cut.
-    let _ =
-        write!(line, "{MAGIC}token={counter:020} since={} mode={mode} pid={pid} host=", since.as_micros());
-    for c in holder.host().unwrap_or("?").chars().take(64) {
-        let _ = line.write_char(if c.is_whitespace() { '?' } else { c });
+    line.add(MAGIC);
+    line.add("token=");
+    line.add_number(counter, 20);
+    line.add(" since=");
+    line.add_number(u64::try_from(since.as_micros()).unwrap_or(0), 1);
+    line.add(" mode=");
+    line.add(mode);
+    line.add(" pid=");
+    line.add_number(pid.into(), 1);
+    line.add(" host=");
+    for (place, part) in holder.host().unwrap_or("?").split(char::is_whitespace).enumerate() {
+        line.add(if place > 0 { "?" } else { "" });
+        line.add(part);
     }
-    let _ = line.write_str(" words=");
-    for (place, words) in holder.words().split(char::is_control).enumerate() {
-        let _ = line.write_str(if place > 0 { " " } else { "" });
-        let _ = line.write_str(words);
+    line.add(" words=");
+    for (place, part) in holder.words().split(char::is_control).enumerate() {
+        line.add(if place > 0 { " " } else { "" });
+        line.add(part);
     }
     let mut bytes = line.bytes;
     // The same word as in front.
@@ -78,16 +83,27 @@ struct Line {
     end: usize,
 }
 
-impl Write for Line {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
+impl Line {
+    /// Adds a text, cut at the last character that fits.
+    fn add(&mut self, text: &str) {
         let mut room = (WIDTH - TAIL).saturating_sub(self.end).min(text.len());
         while !text.is_char_boundary(room) {
             room -= 1;
         }
-        let text = &text[..room];
-        self.bytes[self.end..self.end + text.len()].copy_from_slice(text.as_bytes());
-        self.end += text.len();
-        Ok(())
+        self.bytes[self.end..self.end + room].copy_from_slice(&text.as_bytes()[..room]);
+        self.end += room;
+    }
+
+    /// Adds a number of so many digits at least. By hand: this is a part of what a lock costs.
+    fn add_number(&mut self, mut number: u64, width: usize) {
+        let mut digits = [b'0'; 20];
+        let mut start = digits.len();
+        while number > 0 || digits.len() - start < width {
+            start -= 1;
+            digits[start] += u8::try_from(number % 10).unwrap_or(0);
+            number /= 10;
+        }
+        self.add(str::from_utf8(&digits[start..]).unwrap_or("0"));
     }
 }
 

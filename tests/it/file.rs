@@ -23,7 +23,7 @@ use leasehold::{Break, ErrorKind, Holder, Locker, LostReason, Mode, Unlocked, fi
 
 use crate::{
     processes::{ears, hear, say},
-    support::{Actor, Dir, LONG, SECOND, actor, kind, ms, timed, until},
+    support::{Actor, Dir, LONG, SECOND, Told, actor, kind, ms, timed, until},
 };
 
 fn files(dir: &Path) -> Vec<String> {
@@ -253,7 +253,8 @@ fn what_is_not_ours_is_left_as_it_is() {
 fn a_deleted_or_replaced_file_is_a_lost_lock() {
     let dir = Dir::new("deleted");
     let (locker, path) = (dir.locker(), dir.join("x.lock"));
-    let guard = locker.lock("x").unwrap();
+    let events = Told::default();
+    let guard = events.by(locker.clone()).lock("x").unwrap();
     let watch = guard.watch();
     let (tell, told) = mpsc::channel();
     thread::spawn(move || tell.send(watch.check_for(LONG)));
@@ -266,10 +267,13 @@ fn a_deleted_or_replaced_file_is_a_lost_lock() {
     assert_eq!(kind(woken), ErrorKind::Lost);
     assert!(took < 2 * SECOND, "{took:?}");
     assert_eq!(kind(guard.unlock()), ErrorKind::Lost);
+    assert_eq!(events.count("lost"), 1);
 
     next.check().unwrap();
     fs::rename(&path, dir.join("elsewhere")).unwrap();
     assert_eq!(kind(next.check()), ErrorKind::Lost);
+    let unprotected = locker.with_lock("x", |_| fs::remove_file(&path).unwrap());
+    assert_eq!(kind(unprotected), ErrorKind::Lost, "what the work did was not protected");
 }
 
 #[test]
