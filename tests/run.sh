@@ -46,7 +46,11 @@ for part in "${@:-unit api run_locked users doc}"; do
         case $name in
             unit) run --lib "${all[@]}" ;;
             api) run --test it "${all[@]}" ;;
-            run_locked) run --test run_locked --examples "${all[@]}" ;;
+            run_locked)
+                # `cargo test` of one test alone does not build the programs that it runs.
+                cargo build --examples || status=1
+                run --test run_locked "${all[@]}"
+                ;;
             users) run --package user-programs "${all[@]}" ;;
             doc) run --doc "${all[@]}" ;;
             *) echo "tests/run.sh: no such part: $name (unit api run_locked users doc)" >&2; exit 1 ;;

@@ -94,18 +94,40 @@ impl Line {
         self.end += room;
     }
 
-    /// Adds a number of so many digits at least. By hand: this is a part of what a lock costs.
+    /// Adds a number of so many digits at least: two at a time, as this is a part of what a lock costs.
+    #[expect(clippy::cast_possible_truncation, reason = "less than 100")]
     fn add_number(&mut self, mut number: u64, width: usize) {
         let mut digits = [b'0'; 20];
         let mut start = digits.len();
-        while number > 0 || digits.len() - start < width {
-            start -= 1;
-            digits[start] += u8::try_from(number % 10).unwrap_or(0);
-            number /= 10;
+        while number >= 10 {
+            start -= 2;
+            let pair = (number % 100) as usize * 2;
+            digits[start..start + 2].copy_from_slice(&PAIRS[pair..pair + 2]);
+            number /= 100;
         }
-        self.add(str::from_utf8(&digits[start..]).unwrap_or("0"));
+        if number > 0 {
+            start -= 1;
+            digits[start] = b'0' + number as u8;
+        }
+        let start = start.min(digits.len() - width);
+        let end = self.end + digits.len() - start;
+        self.bytes[self.end..end].copy_from_slice(&digits[start..]);
+        self.end = end;
     }
 }
+
+/// `00` to `99`.
+#[expect(clippy::cast_possible_truncation, reason = "digits are small")]
+const PAIRS: [u8; 200] = {
+    let mut pairs = [0; 200];
+    let mut n = 0;
+    while n < 100 {
+        pairs[n * 2] = b'0' + (n / 10) as u8;
+        pairs[n * 2 + 1] = b'0' + (n % 10) as u8;
+        n += 1;
+    }
+    pairs
+};
 
 /// Who took the lock last, by a whole line.
 pub(super) fn holder(bytes: &[u8]) -> Option<Holder> {
@@ -133,7 +155,8 @@ fn counter(bytes: &[u8]) -> Option<u64> {
     if !whole || !line[FRONT.end..].starts_with(b" since=") {
         return None;
     }
-    str::from_utf8(digits).ok()?.parse().ok()
+    let add = |sum: u64, digit: &u8| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'));
+    digits.iter().try_fold(0, add)
 }
 
 #[cfg(test)]
