@@ -56,12 +56,13 @@ fn wait_for(order: &Arc<Order>, vigil: &mut Vigil<'_>) -> Result<Guard> {
     }
     let place = queues.enter(&order.name);
     vigil.stand_in(&place.line);
+    // Who was told "busy" just now waits before it asks again; who stood in line meanwhile asks at once.
+    let mut waits = asker.is_some() && place.is_first(Duration::ZERO);
     while !place.is_first(vigil.slice(Asking::No)?) {}
     vigil.asks_from_now();
-    // Who stood in line from the start asks at once; who was told "busy" just now waits first.
-    let (mut asker, mut waits) = match asker {
-        Some(asker) => (asker, true),
-        None => (Asker::new(order)?, false),
+    let mut asker = match asker {
+        Some(asker) => asker,
+        None => Asker::new(order)?,
     };
     loop {
         if waits {
