@@ -41,7 +41,9 @@ pub(super) fn escape_onto(path: &mut String, name: &str) -> Result<()> {
             _ => drop(write!(path, "%{byte:02X}")),
         }
     }
-    if is_device(&path[start..]) {
+    if matches!(path.as_bytes().get(start), Some(b'c' | b'p' | b'a' | b'n' | b'l'))
+        && is_device(&path[start..])
+    {
         let first = path.remove(start);
         path.insert_str(start, &format!("%{:02X}", u32::from(first)));
     }

@@ -61,15 +61,9 @@ pub(super) fn encode(counter: u64, mode: Mode, holder: &Holder, pid: u32, since:
     line.add(" pid=");
     line.add_number(pid.into(), 1);
     line.add(" host=");
-    for (place, part) in holder.host().unwrap_or("?").split(char::is_whitespace).enumerate() {
-        line.add(if place > 0 { "?" } else { "" });
-        line.add(part);
-    }
+    line.add_but(holder.host().unwrap_or("?"), char::is_whitespace, "?");
     line.add(" words=");
-    for (place, part) in holder.words().split(char::is_control).enumerate() {
-        line.add(if place > 0 { " " } else { "" });
-        line.add(part);
-    }
+    line.add_but(holder.words(), char::is_control, " ");
     let mut bytes = line.bytes;
     // The same word as in front.
     bytes.copy_within(FRONT, WIDTH - TAIL + 1);
@@ -92,6 +86,17 @@ impl Line {
         }
         self.bytes[self.end..self.end + room].copy_from_slice(&text.as_bytes()[..room]);
         self.end += room;
+    }
+
+    /// Adds a text in which some characters are replaced.
+    fn add_but(&mut self, text: &str, not: fn(char) -> bool, instead: &str) {
+        if text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ' && !not(' ')) {
+            return self.add(text);
+        }
+        for (place, part) in text.split(not).enumerate() {
+            self.add(if place > 0 { instead } else { "" });
+            self.add(part);
+        }
     }
 
     /// Adds a number of so many digits at least: two at a time, as this is a part of what a lock costs.
