@@ -7,11 +7,36 @@ use crate::{Error, ErrorKind, Locker, Result, memory};
 enum Address<'a> {
     File(&'a str),
     Memory,
+    Azure(Azure<'a>),
+}
+
+/// `azure:CONTAINER[/PREFIX]` or `azure://ACCOUNT/CONTAINER[/PREFIX]`, with `?endpoint=URL`.
+#[derive(Debug, PartialEq, Eq)]
+struct Azure<'a> {
+    account: Option<&'a str>,
+    container: &'a str,
+    prefix: &'a str,
+    endpoint: Option<&'a str>,
 }
 
 pub(crate) fn open(address: &str) -> Result<Locker> {
     match parse(address)? {
         Address::Memory => Ok(Locker::new(memory::Store::of_this_process())),
+        #[cfg(feature = "azure")]
+        Address::Azure(Azure { account, container, prefix, endpoint }) => {
+            let account = crate::azure::Account::from_env_for(account)?;
+            let account = match endpoint {
+                Some(url) => account.endpoint(url)?,
+                None => account,
+            };
+            // As `file:` makes its directory.
+            let builder = account.container(container).prefix(prefix).create_container(true);
+            Ok(Locker::new(builder.build()?))
+        }
+        #[cfg(not(feature = "azure"))]
+        Address::Azure(_) => {
+            Err(config("`azure:` addresses need the feature `azure` of leasehold, which is off".to_owned()))
+        }
         #[cfg(feature = "file")]
         Address::File(dir) => Ok(Locker::new(crate::file::Store::new(dir))),
         #[cfg(not(feature = "file"))]
@@ -24,16 +49,21 @@ pub(crate) fn open(address: &str) -> Result<Locker> {
 /// Never repeats the address in an error: it may hold what was never meant for one.
 fn parse(address: &str) -> Result<Address<'_>> {
     let Some((scheme, rest)) = address.split_once(':') else {
-        return Err(config("the address has no scheme: write `file:DIR` or `memory:`".to_owned()));
+        return Err(config(
+            "the address has no scheme: write `file:DIR`, `azure:CONTAINER` or `memory:`".to_owned(),
+        ));
     };
     match scheme {
         "file" => file(rest),
         "memory" if rest.is_empty() => Ok(Address::Memory),
         "memory" => Err(config("`memory:` has nothing behind it".to_owned())),
-        "azure" | "consul" | "kubernetes" | "lockgate+http" | "lockgate+https" => {
+        "azure" => azure(rest),
+        "consul" | "kubernetes" | "lockgate+http" | "lockgate+https" => {
             Err(config(format!("`{scheme}:` addresses are not in this version of leasehold yet")))
         }
-        _ => Err(config("the scheme is not known: write `file:DIR` or `memory:`".to_owned())),
+        _ => Err(config(
+            "the scheme is not known: write `file:DIR`, `azure:CONTAINER` or `memory:`".to_owned(),
+        )),
     }
 }
 
@@ -61,6 +91,42 @@ fn file(rest: &str) -> Result<Address<'_>> {
     }
 }
 
+fn azure(rest: &str) -> Result<Address<'_>> {
+    let (path, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
+    let endpoint = match query.map(|query| query.strip_prefix("endpoint=")) {
+        None => None,
+        Some(Some(url)) if !url.is_empty() => Some(url),
+        Some(_) => {
+            return Err(config("after the `?` of an `azure:` address stands `endpoint=URL`".to_owned()));
+        }
+    };
+    let (account, path) = match path.strip_prefix("//").map(|path| path.split_once('/')) {
+        None => (None, path),
+        Some(Some((account, path))) if !account.is_empty() && !account.contains(['@', ':']) => {
+            (Some(account), path)
+        }
+        Some(_) => {
+            return Err(config(
+                "write `azure://ACCOUNT/CONTAINER`: the account's name alone, its key goes into \
+                 AZURE_STORAGE_KEY"
+                    .to_owned(),
+            ));
+        }
+    };
+    let (container, prefix) = path.split_once('/').unwrap_or((path, ""));
+    if container.is_empty() {
+        return Err(config("`azure:` names no container: write `azure:locks`".to_owned()));
+    }
+    Ok(Address::Azure(Azure { account, container, prefix, endpoint }))
+}
+
+/// What is set in the environment to something.
+#[cfg(feature = "azure")]
+#[expect(clippy::disallowed_methods, reason = "the one place")]
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 fn config(what: String) -> Error {
     Error::new(ErrorKind::Config, what)
 }
@@ -84,7 +150,7 @@ mod tests {
             "file:a?names=lockgate",
             "file:a?b",
             "memory:x",
-            "azure:locks",
+            "azure:",
             "consul:",
             "redis:x",
         ] {

@@ -26,6 +26,7 @@ struct Inner {
     code: Option<String>,
     request_id: Option<String>,
     not_sent: bool,
+    retry_after: Option<Duration>,
     source: Option<Arc<dyn error::Error + Send + Sync>>,
 }
 
@@ -99,6 +100,12 @@ impl Error {
         self
     }
 
+    /// Adds how long the store asks to be left alone.
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.edit().retry_after = Some(wait);
+        self
+    }
+
     /// Adds the store's own error code and the id that it gave the request.
     pub fn with_code(mut self, code: &str, request_id: Option<&str>) -> Self {
         let inner = self.edit();
@@ -153,6 +160,7 @@ impl Error {
             code: None,
             request_id: None,
             not_sent: false,
+            retry_after: None,
             source: None,
         }))
     }
@@ -164,6 +172,10 @@ impl Error {
     /// Whether the request that failed may have been carried out all the same.
     pub(crate) fn is_unclear(&self) -> bool {
         !self.0.not_sent
+    }
+
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
     }
 
     pub(crate) fn for_lock(mut self, name: &str) -> Self {

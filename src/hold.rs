@@ -23,7 +23,7 @@ use crate::{
 /// How often a keeper looks whether the grace of a shutdown is over.
 const GRACE_LOOK: Duration = Duration::from_millis(250);
 /// How long a lock without expiry is tried to be released: nothing else frees it.
-const NO_EXPIRY_RELEASE: Duration = Duration::from_secs(600);
+pub(crate) const NO_EXPIRY_RELEASE: Duration = Duration::from_secs(600);
 
 pub(crate) struct Hold {
     order: Arc<Order>,
@@ -266,6 +266,9 @@ fn renew(machine: &mut Lease, lease: &mut Box<dyn backend::Lease>, clock: &backe
         Err(_) => Outcome::Unclear,
     };
     machine.outcome(clock.now(), outcome, backoff::roll());
+    if let Some(wait) = renewed.as_ref().err().and_then(Error::retry_after) {
+        machine.postpone(clock.now(), wait);
+    }
     renewed.map(drop)
 }
 

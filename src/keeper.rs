@@ -17,7 +17,7 @@ use crate::{
     backend::{Ask, Attempt, Busy},
     backoff::{self, Backoff, Pace},
     clock::Limit,
-    hold::Hold,
+    hold::{Hold, NO_EXPIRY_RELEASE},
     settings::Order,
     term::Term,
     threads, watchdog,
@@ -147,7 +147,10 @@ impl Seek {
             return;
         }
         let Order { core, settings, .. } = &*self.order;
-        let limit = Limit::after(&core.clock, settings.release_budget);
+        // What never runs out is given back for as long as it takes.
+        let forever = self.order.no_expiry && core.abilities.ttl.is_some();
+        let time = if forever { NO_EXPIRY_RELEASE } else { settings.release_budget };
+        let limit = Limit::after(&core.clock, time);
         let name = self.order.name.clone();
         let mut retry = Retry::new(limit);
         while let Some(time) = retry.next() {

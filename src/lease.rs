@@ -138,6 +138,12 @@ impl Lease {
         }
     }
 
+    /// The store asks to be left alone for so long: is, but for as long as half of the validity at most.
+    pub(crate) fn postpone(&mut self, now: Moment, wait: Duration) {
+        let left = self.valid_until.saturating_since(now);
+        self.next = self.next.max(now + wait.min(left / 2));
+    }
+
     /// Somebody else's word that it is over, such as the watchdog's.
     pub(crate) fn lose(&mut self, reason: LostReason) {
         if matches!(self.state, State::Held | State::AtRisk) {

@@ -95,6 +95,9 @@
 //! # Features
 //!
 //! - `file` (default): locks that are files in a directory. It brings `fs4`.
+//! - `azure`: locks in Azure Blob Storage. It brings `ureq` and what signs and reads.
+//! - `rustls` (default) or `native-tls`: TLS for the stores over HTTP; both on: rustls. They bring nothing until such a
+//!   store is on.
 //!
 //! [`memory`] is always there. No dependency's type is in a public signature.
 //!
@@ -106,6 +109,8 @@
 
 mod acquire;
 mod address;
+#[cfg(feature = "azure")]
+pub mod azure;
 pub mod backend;
 mod backoff;
 mod clock;
@@ -117,6 +122,8 @@ pub mod file;
 mod guard;
 mod hold;
 mod holder;
+#[cfg(feature = "azure")]
+mod http;
 mod id;
 mod keeper;
 mod lease;

@@ -35,8 +35,10 @@ impl Locker {
     /// |---|---|
     /// | `file:DIR`, absolute or relative | a directory |
     /// | `memory:` | this process; every `memory:` is the same store |
+    /// | `azure:CONTAINER[/PREFIX]`, `azure://ACCOUNT/CONTAINER[/PREFIX]` | blobs of a container, which is made |
     ///
-    /// Nothing is percent-decoded, and no I/O is done.
+    /// Azure's credential comes from the environment (`azure::Account::from_env`); `?endpoint=URL` names another cloud
+    /// or Azurite. Nothing is percent-decoded, and no I/O is done.
     ///
     /// # Errors
     /// `Config` for an unknown or incomplete address, with what would be right, and for a store whose feature

@@ -42,6 +42,8 @@ pub(crate) struct Vigil<'a> {
     pub(crate) line: Option<Arc<Line>>,
     holder: Option<Holder>,
     error: Option<Error>,
+    /// What the store asked for before there was a line to keep it.
+    retry_after: Option<Duration>,
 }
 
 impl<'a> Vigil<'a> {
@@ -57,6 +59,7 @@ impl<'a> Vigil<'a> {
             line: None,
             holder: None,
             error: None,
+            retry_after: None,
         }
     }
 
@@ -82,9 +85,12 @@ impl<'a> Vigil<'a> {
     /// The store answered that another holds the lock.
     pub(crate) fn busy(&mut self, busy: Busy) {
         self.heard();
-        if let Some(line) = &self.line {
-            line.set_holder(busy.holder.clone());
-            line.pace.retry_after(busy.retry_after);
+        match &self.line {
+            Some(line) => {
+                line.set_holder(busy.holder.clone());
+                line.pace.retry_after(busy.retry_after);
+            }
+            None => self.retry_after = busy.retry_after,
         }
         self.holder = busy.holder;
     }
@@ -94,6 +100,10 @@ impl<'a> Vigil<'a> {
         let error = error.for_lock(&self.order.name).during("acquire");
         if error.kind() == ErrorKind::Unavailable {
             log::debug!(target: "leasehold", "{error}");
+            match &self.line {
+                Some(line) => line.pace.retry_after(error.retry_after()),
+                None => self.retry_after = error.retry_after(),
+            }
             self.error = Some(error.clone());
         }
         error
@@ -117,6 +127,9 @@ impl<'a> Vigil<'a> {
     pub(crate) fn stand_in(&mut self, line: &Arc<Line>) {
         if self.holder.is_some() {
             line.set_holder(self.holder.clone());
+        }
+        if self.retry_after.is_some() {
+            line.pace.retry_after(self.retry_after.take());
         }
         self.line = Some(line.clone());
     }

@@ -2,7 +2,7 @@
 # Runs every test, and closes with one line: N passed, N failed.
 #
 #   tests/run.sh            all
-#   tests/run.sh NAME...    some: unit api run_locked users doc
+#   tests/run.sh NAME...    some: unit api run_locked azure users doc
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,18 +19,59 @@ if [ "$(uname)" = Linux ]; then
 fi
 [ -z "$missing" ] || exit 1
 
-log=$(mktemp)
+work=$(mktemp -d)
+log=$work/log
+: >"$log"
 # Each run is a process group of its own: however this ends, nothing that it started goes on.
 set -m
 group=
+servers=()
 stop() {
     [ -z "$group" ] || kill -TERM -- "-$group" 2>/dev/null
-    rm -f "$log"
+    for server in "${servers[@]}"; do kill -TERM -- "-$server" 2>/dev/null; done
+    rm -rf "$work"
 }
 trap stop EXIT
 trap 'exit 130' INT TERM
 
 status=0
+
+# Azurite from the committed lock file, http and https on free ports of this machine.
+azurite=tests/servers/azurite
+free_port() {
+    node -e 's = require("net").createServer().listen(0, "127.0.0.1", () => { console.log(s.address().port); s.close() })'
+}
+start_azurite() {
+    need node "install Node 20 or later (Debian: apt-get install nodejs npm)"
+    need npm "install Node 20 or later (Debian: apt-get install nodejs npm)"
+    need openssl "install openssl (Debian: apt-get install openssl)"
+    [ -z "$missing" ] || return 1
+    if ! cmp -s $azurite/package-lock.json $azurite/node_modules/.installed; then
+        (cd $azurite && npm ci --no-fund --no-audit) || return 1
+        cp $azurite/package-lock.json $azurite/node_modules/.installed
+    fi
+    local certificate=$work/azurite.pem key=$work/azurite.key
+    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout "$key" -out "$certificate" \
+        -addext "subjectAltName=DNS:localhost,IP:127.0.0.1" -addext "basicConstraints=critical,CA:FALSE" 2>/dev/null || return 1
+    export LEASEHOLD_AZURITE_PROGRAM=$PWD/$azurite/node_modules/.bin/azurite-blob
+    export LEASEHOLD_AZURITE_CERTIFICATE=$certificate
+    local port
+    for scheme in http https; do
+        port=$(free_port)
+        local tls=()
+        [ $scheme = http ] || tls=(--cert "$certificate" --key "$key")
+        "$LEASEHOLD_AZURITE_PROGRAM" --silent --disableTelemetry --inMemoryPersistence --skipApiVersionCheck \
+            --blobPort "$port" "${tls[@]}" >"$work/azurite-$scheme.log" 2>&1 &
+        servers+=($!)
+        for _ in $(seq 300); do
+            (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break
+            kill -0 "${servers[-1]}" 2>/dev/null || { cat "$work/azurite-$scheme.log" >&2; return 1; }
+            sleep 0.1
+        done
+        export "LEASEHOLD_AZURITE${tls:+_HTTPS}=$scheme://127.0.0.1:$port/devstoreaccount1"
+    done
+}
+
 run() { # run CARGO-TEST-ARGUMENT...
     echo "== cargo test $*"
     (set -o pipefail; cargo test "$@" 2>&1 | tee -a "$log") &
@@ -41,19 +82,25 @@ run() { # run CARGO-TEST-ARGUMENT...
 
 # Tests that are not run by a plain `cargo test` are run here.
 all=(-- --include-ignored)
-for part in "${@:-unit api run_locked users doc}"; do
+for part in "${@:-unit api run_locked azure users doc}"; do
     for name in $part; do
         case $name in
-            unit) run --lib "${all[@]}" ;;
+            unit) run --lib --features azure "${all[@]}" ;;
             api) run --test it "${all[@]}" ;;
             run_locked)
                 # `cargo test` of one test alone does not build the programs that it runs.
                 cargo build --examples || status=1
                 run --test run_locked "${all[@]}"
                 ;;
+            azure)
+                start_azurite || { status=1; continue; }
+                # `cargo test` of one test alone does not build the programs that it runs.
+                cargo build --features azure --examples || status=1
+                run --features azure --test azure "${all[@]}"
+                ;;
             users) run --package user-programs "${all[@]}" ;;
             doc) run --doc "${all[@]}" ;;
-            *) echo "tests/run.sh: no such part: $name (unit api run_locked users doc)" >&2; exit 1 ;;
+            *) echo "tests/run.sh: no such part: $name (unit api run_locked azure users doc)" >&2; exit 1 ;;
         esac
     done
 done

@@ -1,0 +1,38 @@
+//! Locks that are leases of blobs in Azure Blob Storage.
+//!
+//! The lock `x` is a blob of the container, which is made when it is missing and never written again; who holds
+//! its lease holds the lock. A lock and its unlock are two requests. All expiry is the service's: 15 to 60 s, or
+//! none ([`no_expiry`](crate::LockRequest::no_expiry)).
+//!
+//! ```no_run
+//! use leasehold::{Locker, azure};
+//!
+//! let account = azure::Account::from_env()?; // AZURE_STORAGE_CONNECTION_STRING, or .._ACCOUNT and .._KEY
+//! let store = account.container("locks").create_container(true).build()?;
+//! let guard = Locker::new(store).lock("migration")?;
+//! guard.unlock()?;
+//! # Ok::<(), leasehold::Error>(())
+//! ```
+//!
+//! - **Rights**: the account's key, or a SAS of the container that may create and write (`cw`; with
+//!   `create_container`, one of the account).
+//! - **Names**: every byte but `A-Z a-z 0-9 - _ .` is written `~2F`; a blob never belongs to two names.
+//! - **Waiting** is asking: at jittered pauses of 100 ms growing to 1 s ([`Locker::poll`](crate::Locker::poll)).
+//! - **Break**: the service lets a broken lease run to its end before it gives the next one; its holder is told by
+//!   its next renewal at the latest. [`Break::Now`](crate::Break::Now) frees it at once, beside that holder.
+//! - **Clocks**: requests bear the service's time, as learned from its answers; a machine's clock may be wrong.
+//! - **`no_expiry`**: a crash leaves the lock until somebody breaks it.
+//!
+//! Protocol: [Lease Blob](https://learn.microsoft.com/rest/api/storageservices/lease-blob) and "Authorize with
+//! Shared Key" of the Azure Storage documentation.
+
+mod account;
+mod answer;
+mod connection;
+mod name;
+mod service;
+mod shared_key;
+mod store;
+
+pub use account::{Account, Builder};
+pub use store::Store;

@@ -1,0 +1,10 @@
+//! The Azure store, on a real Azurite and on servers that misbehave.
+//!
+//! `tests/run.sh azure` installs and starts Azurite, and runs these.
+#![allow(clippy::disallowed_methods, reason = "tests measure real time and start real threads")]
+
+mod fault_server;
+mod faults;
+mod store;
+mod support;
+mod weather;

@@ -1,0 +1,69 @@
+//! What the tests share: the Azurite that `tests/run.sh` started, and what waits for what can be seen.
+
+use std::{
+    env,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use leasehold::{Locker, Result, azure::Account};
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+/// Longer than anything takes here that goes well.
+pub(crate) const LONG: Duration = Duration::from_secs(90);
+
+/// Azurite's well-known account and key, which are no secret.
+pub(crate) const NAME: &str = "devstoreaccount1";
+pub(crate) const KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
+/// The blob endpoint of the running Azurite: `http://127.0.0.1:PORT/devstoreaccount1`.
+pub(crate) fn endpoint() -> String {
+    env::var("LEASEHOLD_AZURITE").expect("`tests/run.sh azure` starts Azurite and says where it is")
+}
+
+pub(crate) fn account() -> Account {
+    account_at(&endpoint())
+}
+
+pub(crate) fn account_at(endpoint: &str) -> Account {
+    Account::with_key(NAME, KEY).unwrap().endpoint(endpoint).unwrap()
+}
+
+/// A container that no other test uses.
+pub(crate) fn fresh_container() -> String {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    format!("c{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst))
+}
+
+/// A locker on a container of its own.
+pub(crate) fn locker() -> Locker {
+    Locker::new(account().container(&fresh_container()).create_container(true).build().unwrap())
+}
+
+pub(crate) fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// Waits for something that can be seen, and fails when it does not come.
+#[track_caller]
+pub(crate) fn until(what: &str, mut seen: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !seen() {
+        assert!(start.elapsed() < LONG, "waited in vain for: {what}");
+        thread::sleep(ms(5));
+    }
+}
+
+/// Runs, and says how long that took.
+pub(crate) fn timed<T>(f: impl FnOnce() -> T) -> (T, Duration) {
+    let start = Instant::now();
+    let value = f();
+    (value, start.elapsed())
+}
+
+#[track_caller]
+pub(crate) fn kind<T: std::fmt::Debug>(result: Result<T>) -> leasehold::ErrorKind {
+    result.map_err(|e| e.kind()).unwrap_err()
+}
