@@ -21,7 +21,8 @@
 //! - **Break**: the service lets a broken lease run to its end before it gives the next one; its holder is told by
 //!   its next renewal at the latest. [`Break::Now`](crate::Break::Now) frees it at once, beside that holder.
 //! - **Clocks**: requests bear the service's time, as learned from its answers; a machine's clock may be wrong.
-//! - **`no_expiry`**: a crash leaves the lock until somebody breaks it.
+//! - **`no_expiry`**: a crash leaves the lock until somebody breaks it; so does a request for it that the network
+//!   delivers only after the lock was given up.
 //!
 //! Protocol: [Lease Blob](https://learn.microsoft.com/rest/api/storageservices/lease-blob) and "Authorize with
 //! Shared Key" of the Azure Storage documentation.
