@@ -26,6 +26,8 @@ struct State {
     release: usize,
     /// How many wait for an ordinary slot; while any does, releases keep to their own.
     waiting: usize,
+    /// How many releases wait: nobody is woken for nothing.
+    releases_waiting: usize,
 }
 
 /// A slot; let go when dropped.
@@ -41,6 +43,7 @@ impl Gate {
         let mut state = self.lock();
         let ordinary = usize::from(lane == Lane::Ordinary);
         state.waiting += ordinary;
+        state.releases_waiting += 1 - ordinary;
         // A slot comes before the limit, so that no wake-up gets lost with one who gives up.
         let slot = loop {
             if let Some(slot) = state.take(lane) {
@@ -55,7 +58,8 @@ impl Gate {
             state = free.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         };
         state.waiting -= ordinary;
-        if state.waiting == 0 && state.ordinary < ORDINARY {
+        state.releases_waiting -= 1 - ordinary;
+        if state.releases_waiting > 0 && state.waiting == 0 && state.ordinary < ORDINARY {
             self.release.notify_one();
         }
         slot.map(|slot| Pass { gate: self, slot })
@@ -90,7 +94,7 @@ impl Drop for Pass<'_> {
         }
         if self.slot == Lane::Ordinary && state.waiting > 0 {
             self.gate.ordinary.notify_one();
-        } else {
+        } else if state.releases_waiting > 0 {
             self.gate.release.notify_one();
         }
     }

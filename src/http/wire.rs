@@ -126,7 +126,14 @@ impl Failure {
         let (connecting, limit) = (Seconds(limit.min(super::CONNECT)), Seconds(limit));
         match error {
             ureq::Error::Io(cause) => {
-                let what = if not_sent { "no connection" } else { "the connection broke" };
+                let what = match not_sent {
+                    // Not final: a captive portal has such a certificate too.
+                    true if is_about_trust(&cause) => {
+                        "its certificate is not trusted (SSL_CERT_FILE names roots of your own)"
+                    }
+                    true => "no connection",
+                    false => "the connection broke",
+                };
                 Self { cause: Some(cause), ..Self::plain(not_sent, format!("{place}: {what}")) }
             }
             ureq::Error::Timeout(ureq::Timeout::Resolve) => {
@@ -161,6 +168,11 @@ impl Failure {
     fn plain(not_sent: bool, what: String) -> Self {
         Self { kind: ErrorKind::Unavailable, not_sent, what, cause: None }
     }
+}
+
+/// The TLS libraries tell it in an error of their own type, inside: by its text.
+fn is_about_trust(cause: &io::Error) -> bool {
+    cfg!(any(feature = "rustls", feature = "native-tls")) && cause.to_string().contains("certificate")
 }
 
 impl fmt::Display for Failure {
