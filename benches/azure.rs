@@ -1,10 +1,10 @@
-//! What an Azure lock costs beside the two bare requests that it is made of, and what many held ones cost.
+//! What an Azure lock costs beside the two bare calls that it is made of, and what many held ones cost.
 //!
 //! `LEASEHOLD_AZURITE=http://127.0.0.1:PORT/devstoreaccount1 cargo bench --bench azure --features azure` prints one
 //! table; with `-- --check` it fails when a target is missed. Without `--bench` every part runs for a moment only.
 //!
-//! Locks and bare requests take turns in one process (A B A B), and the medians of their rounds are compared. The
-//! bare requests are signed once, beforehand.
+//! Locks and bare calls (`azure::Blob`) take turns in one process (A B A B), and the medians of their rounds are
+//! compared.
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
@@ -29,13 +29,13 @@ mod linux {
             atomic::{AtomicUsize, Ordering},
         },
         thread,
-        time::{Duration, Instant, SystemTime},
+        time::{Duration, Instant},
     };
 
-    use base64::{Engine, engine::general_purpose::STANDARD};
-    use hmac::{Hmac, KeyInit, Mac};
-    use leasehold::{Error, Guard, Locker, Unlocked, azure::Account};
-    use sha2::Sha256;
+    use leasehold::{
+        Error, Guard, Locker, Unlocked,
+        azure::{Account, Acquired, Blob, Store},
+    };
 
     type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -112,9 +112,13 @@ mod linux {
         is_met
     }
 
-    fn locker(endpoint: &str, container: &str) -> Result<Locker> {
+    fn store(endpoint: &str, container: &str) -> Result<Store> {
         let account = Account::with_key(NAME, KEY)?.endpoint(endpoint)?;
-        Ok(Locker::new(account.container(container).create_container(true).build()?))
+        Ok(account.container(container).create_container(true).build()?)
+    }
+
+    fn locker(endpoint: &str, container: &str) -> Result<Locker> {
+        Ok(Locker::new(store(endpoint, container)?))
     }
 
     fn container() -> String {
@@ -124,13 +128,14 @@ mod linux {
     // A free lock is taken and let go.
 
     fn cycles(endpoint: &str, amount: &Amount) -> Result<bool> {
-        let locker = locker(endpoint, &container())?;
+        let store = store(endpoint, &container())?;
+        let bare = store.blob("bare")?;
+        let locker = Locker::new(store);
         for name in ["ours", "bare"] {
             locker.lock(name)?.unlock()?;
         }
-        let bare = Bare::new(endpoint, &format!("{}/bare", container()));
         let mut ours = || lock_cycle(&locker);
-        let mut floor = || bare.cycle();
+        let mut floor = || bare_cycle(&bare);
         // The first ones teach the processor, and Azurite's.
         round(amount.cycles, &mut ours)?;
         round(amount.cycles, &mut floor)?;
@@ -167,65 +172,13 @@ mod linux {
         times[times.len() / 2]
     }
 
-    /// Two requests on one kept connection.
-    struct Bare {
-        agent: ureq::Agent,
-        url: String,
-        acquire: Vec<(&'static str, String)>,
-        release: Vec<(&'static str, String)>,
-    }
-
-    impl Bare {
-        fn new(endpoint: &str, blob: &str) -> Self {
-            let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-            let date = httpdate::fmt_http_date(SystemTime::now());
-            // In the order of their names, as they are signed.
-            let date = ("x-ms-date", &*date);
-            let version = ("x-ms-version", "2017-11-09");
-            let acquire = [
-                date,
-                ("x-ms-lease-action", "acquire"),
-                ("x-ms-lease-duration", "30"),
-                ("x-ms-proposed-lease-id", ID),
-                version,
-            ];
-            let release = [date, ("x-ms-lease-action", "release"), ("x-ms-lease-id", ID), version];
-            Self {
-                agent,
-                url: format!("{endpoint}/{blob}?comp=lease"),
-                acquire: signed(blob, &acquire),
-                release: signed(blob, &release),
-            }
+    /// An acquire and a release on one kept connection, by hand.
+    fn bare_cycle(blob: &Blob) -> Result<()> {
+        let granted = blob.acquire(ID, Some(Duration::from_secs(30)))?;
+        if !matches!(granted, Acquired::Granted) {
+            return Err(format!("{granted:?}").into());
         }
-
-        fn cycle(&self) -> Result<()> {
-            for (headers, wanted) in [(&self.acquire, 201), (&self.release, 200)] {
-                let request = self.agent.put(&self.url);
-                let request =
-                    headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
-                let mut answer = request.send_empty()?;
-                let body = answer.body_mut().read_to_vec()?;
-                if answer.status().as_u16() != wanted {
-                    return Err(String::from_utf8_lossy(&body).into());
-                }
-            }
-            Ok(())
-        }
-    }
-
-    /// The headers, and the signature of a `PUT` with them and without a body.
-    fn signed(blob: &str, headers: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
-        let mut text = format!("PUT{}", "\n".repeat(12));
-        for (name, value) in headers {
-            text.extend([name, ":", value, "\n"]);
-        }
-        text.extend(["/", NAME, "/", NAME, "/", blob, "\ncomp:lease"]);
-        let key = STANDARD.decode(KEY).expect("it is base64");
-        let mac = Hmac::<Sha256>::new_from_slice(&key).expect("an HMAC takes a key of any length");
-        let signature = STANDARD.encode(mac.chain_update(text).finalize().into_bytes());
-        let mut all: Vec<_> = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        all.push(("Authorization", format!("SharedKey {NAME}:{signature}")));
-        all
+        Ok(blob.release(ID)?)
     }
 
     // Requests and connections, as somebody on the way sees them.

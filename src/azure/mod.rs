@@ -29,6 +29,7 @@
 
 mod account;
 mod answer;
+mod blob;
 mod connection;
 mod name;
 mod service;
@@ -36,4 +37,5 @@ mod shared_key;
 mod store;
 
 pub use account::{Account, Builder};
+pub use blob::{Acquired, Blob};
 pub use store::Store;

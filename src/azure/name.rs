@@ -122,6 +122,25 @@ pub(super) fn check_container(name: &str) -> Result<()> {
     Err(config(format!("{name:?} cannot be the name of a container: {wrong}")))
 }
 
+/// "Blob names": 1 to 1024 characters.
+///
+/// # Errors
+/// `Name`, saying which of this is broken.
+pub(super) fn check_blob(name: &str) -> Result<()> {
+    let wrong = if name.is_empty() || name.chars().count() > 1024 {
+        "it takes 1 to 1024 characters"
+    } else if name.chars().any(char::is_control) {
+        "it has control characters"
+    } else if name.contains('\\') {
+        "the service stores `\\` as `/`: write that"
+    } else if name.ends_with(['.', '/']) || name.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        "dots and slashes at its end, `//`, `.` and `..` do not survive on the way"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::Name, format!("{name:?} cannot be the name of a blob: {wrong}")))
+}
+
 fn config(what: String) -> Error {
     Error::new(ErrorKind::Config, what)
 }

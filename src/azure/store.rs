@@ -3,19 +3,16 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
-    answer::{Missing, Operation, Outcome},
-    name::Names,
-    service::{Question, Reply, Service},
+    answer::{Operation, Outcome},
+    blob::{Acquired, Blob, Calls, Created, INFINITE, LONGEST, whole_seconds},
+    name::{Names, check_blob},
+    service::{Question, Service},
 };
 use crate::{
     Break, Error, ErrorKind, Mode, Result, Status,
     backend::{Abilities, Ask, Attempt, Backend, Busy, Call, Grant, Lease, Moment},
 };
 
-/// A lease that never runs out, to the service.
-const INFINITE: &str = "-1";
-/// The longest that does.
-const LONGEST: Duration = Duration::from_secs(60);
 /// An infinite lease that is broken without a period ends at once; its holder asks after it every 10 s.
 const NOTICE: &str = "60";
 
@@ -24,63 +21,60 @@ const NOTICE: &str = "60";
 pub struct Store(Arc<Inner>);
 
 struct Inner {
-    service: Service,
+    service: Arc<Service>,
     names: Names,
     create_container: bool,
 }
 
 impl Store {
     pub(super) fn new(service: Service, names: Names, create_container: bool) -> Self {
-        Self(Arc::new(Inner { service, names, create_container }))
+        Self(Arc::new(Inner { service: Arc::new(service), names, create_container }))
+    }
+
+    /// The lease of a blob of the container, by hand: by the blob's own name, whatever the prefix.
+    ///
+    /// # Errors
+    /// `Name`, when no blob can have it: 1 to 1024 characters, none of them a control character.
+    pub fn blob(&self, name: &str) -> Result<Blob> {
+        check_blob(name)?;
+        Ok(Blob::new(self.0.service.clone(), name.to_owned()))
+    }
+
+    /// The name of the blob that carries a lock.
+    ///
+    /// # Errors
+    /// `Name`, when no lock can have this name.
+    pub fn blob_name(&self, lock: &str) -> Result<String> {
+        self.0.names.blob(lock)
     }
 }
 
 impl Inner {
-    /// A lease operation: `x-ms-lease-action` and what belongs to it.
-    fn lease(
-        &self,
-        operation: Operation,
-        blob: &str,
-        headers: &[(&str, &str)],
-        call: &Call,
-    ) -> Result<Reply> {
-        let action = match operation {
-            Operation::Acquire => "acquire",
-            Operation::Renew => "renew",
-            Operation::Release => "release",
-            _ => "break",
-        };
-        let mut all = vec![("x-ms-lease-action", action)];
-        all.extend_from_slice(headers);
-        self.service.ask(&Question { operation, blob: Some(blob), headers: &all }, call)
+    fn calls<'a>(&'a self, blob: &'a str, call: &'a Call) -> Calls<'a> {
+        Calls { service: &self.service, blob, call }
     }
 
-    fn acquire(&self, blob: &str, id: &str, duration: &str, call: &Call) -> Result<Reply> {
-        let headers = [("x-ms-lease-duration", duration), ("x-ms-proposed-lease-id", id)];
-        self.lease(Operation::Acquire, blob, &headers, call)
-    }
-
-    /// Makes what an acquire did not find. Never over what is there.
-    fn create(&self, missing: Missing, blob: &str, call: &Call) -> Result<()> {
-        let (operation, of, headers): (_, _, &[(&str, &str)]) = match missing {
-            Missing::Blob => {
-                let headers = &[("x-ms-blob-type", "BlockBlob"), ("If-None-Match", "*")];
-                (Operation::CreateBlob, Some(blob), headers)
+    /// Makes a blob that an acquire did not find, and the container if that may be made.
+    fn create(&self, blob: &Calls<'_>) -> Result<()> {
+        if let Created::NoContainer(error) = blob.create(&[])? {
+            self.create_container(error, blob.call)?;
+            if let Created::NoContainer(error) = blob.create(&[])? {
+                return Err(error);
             }
-            Missing::Container => (Operation::CreateContainer, None, &[]),
-        };
-        let reply = self.service.ask(&Question { operation, blob: of, headers }, call)?;
+        }
+        Ok(())
+    }
+
+    fn create_container(&self, missing: Error, call: &Call) -> Result<()> {
+        if !self.create_container {
+            return Err(missing);
+        }
+        let question = Question { operation: Operation::CreateContainer, blob: None, headers: &[] };
+        let reply = self.service.ask(&question, call)?;
         match reply.outcome {
             Outcome::Done | Outcome::Exists => Ok(()),
-            Outcome::Missing(Missing::Container) if missing == Missing::Blob && self.create_container => {
-                self.create(Missing::Container, blob, call)
-            }
-            _ => Err(self.error(&reply)),
+            _ => Err(reply.error(&self.service.container)),
         }
-    }
-
-    fn error(&self, reply: &Reply) -> Error {
-        reply.error(&self.service.container)
     }
 }
 
@@ -97,35 +91,31 @@ impl Backend for Store {
         let inner = &*self.0;
         let blob = inner.names.blob(ask.name())?;
         let (id, call) = (ask.id(), ask.call());
-        // Whole seconds, and no fewer than are counted on.
-        let seconds = ask.ttl().unwrap_or(LONGEST);
-        let seconds = (seconds.as_secs() + u64::from(seconds.subsec_nanos() > 0)).to_string();
+        let calls = inner.calls(&blob, call);
+        let seconds = whole_seconds(ask.ttl().unwrap_or(LONGEST));
         // A container and a blob are made, and perhaps deleted again by others.
         for _ in 0..6 {
             let mut since = call.now();
-            let reply = inner.acquire(&blob, id, &seconds, call)?;
-            match reply.outcome {
-                Outcome::Done if reply.is_of(id) => {}
-                Outcome::Busy | Outcome::Breaking => return Ok(Attempt::Busy(Busy::default())),
-                Outcome::Missing(Missing::Container) if !inner.create_container => {
-                    return Err(inner.error(&reply));
-                }
-                Outcome::Missing(missing) => {
-                    inner.create(missing, &blob, call)?;
+            match calls.acquire(id, &seconds)? {
+                Acquired::Granted => {}
+                Acquired::Busy | Acquired::Breaking => return Ok(Attempt::Busy(Busy::default())),
+                Acquired::NoBlob => {
+                    inner.create(&calls)?;
                     continue;
                 }
-                _ => return Err(inner.error(&reply)),
+                Acquired::NoContainer(error) => {
+                    inner.create_container(error, call)?;
+                    continue;
+                }
             }
             if ask.ttl().is_none() {
                 // Not at once: a late copy of such a request, after the release, would hold the lock for ever.
                 since = call.now();
-                let reply = inner.acquire(&blob, id, INFINITE, call)?;
-                match reply.outcome {
-                    Outcome::Done if reply.is_of(id) => {}
+                match calls.acquire(id, INFINITE)? {
+                    Acquired::Granted => {}
                     // Broken or deleted between the two requests.
-                    Outcome::Busy | Outcome::Breaking => return Ok(Attempt::Busy(Busy::default())),
-                    Outcome::Missing(_) => continue,
-                    _ => return Err(inner.error(&reply)),
+                    Acquired::Busy | Acquired::Breaking => return Ok(Attempt::Busy(Busy::default())),
+                    Acquired::NoBlob | Acquired::NoContainer(_) => continue,
                 }
             }
             let held = Held { store: self.0.clone(), blob, id: id.to_owned() };
@@ -146,8 +136,8 @@ impl Backend for Store {
     fn status(&self, name: &str, call: &Call) -> Result<Status> {
         let inner = &*self.0;
         let blob = inner.names.blob(name)?;
-        let question = Question { operation: Operation::Properties, blob: Some(&blob), headers: &[] };
-        let reply = inner.service.ask(&question, call)?;
+        let calls = inner.calls(&blob, call);
+        let reply = calls.ask(Operation::Properties, &[])?;
         match reply.outcome {
             Outcome::Missing(_) => Ok(Status::new(name, None, true, Vec::new())),
             Outcome::Done => {
@@ -156,29 +146,21 @@ impl Backend for Store {
                 let expires = header("x-ms-lease-duration") != "infinite";
                 Ok(Status::new(name, held.then_some(Mode::Exclusive), expires, Vec::new()))
             }
-            _ => Err(inner.error(&reply)),
+            _ => Err(calls.error(&reply)),
         }
     }
 
     fn break_lock(&self, name: &str, how: Break, call: &Call) -> Result<Option<Duration>> {
         let inner = &*self.0;
         let blob = inner.names.blob(name)?;
-        let period: &[(&str, &str)] = match how {
-            Break::Now => &[("x-ms-lease-break-period", "0")],
-            Break::AfterNotice if self.status(name, call)?.expires() => &[],
-            Break::AfterNotice => &[("x-ms-lease-break-period", NOTICE)],
+        let period = match how {
+            Break::Now => Some("0"),
+            Break::AfterNotice if self.status(name, call)?.expires() => None,
+            Break::AfterNotice => Some(NOTICE),
         };
-        let reply = inner.lease(Operation::Break, &blob, period, call)?;
-        match reply.outcome {
-            Outcome::Done => {
-                let seconds = reply.answer.header("x-ms-lease-time").and_then(|s| s.parse().ok());
-                // In whole seconds, so that one more may be left.
-                let more = u64::from(how == Break::AfterNotice);
-                Ok(Some(Duration::from_secs(seconds.unwrap_or(60) + more)))
-            }
-            Outcome::Free | Outcome::Missing(_) => Ok(None),
-            _ => Err(inner.error(&reply)),
-        }
+        // In whole seconds, so that one more may be left.
+        let more = Duration::from_secs(u64::from(how == Break::AfterNotice));
+        Ok(inner.calls(&blob, call).break_lease(period)?.map(|left| left + more))
     }
 }
 
@@ -191,19 +173,12 @@ struct Held {
 impl Lease for Held {
     fn renew(&mut self, call: &Call) -> Result<Moment> {
         let since = call.now();
-        let reply = self.store.lease(Operation::Renew, &self.blob, &[("x-ms-lease-id", &self.id)], call)?;
-        match reply.outcome {
-            Outcome::Done if reply.is_of(&self.id) => Ok(since),
-            _ => Err(self.store.error(&reply)),
-        }
+        self.store.calls(&self.blob, call).renew(&self.id)?;
+        Ok(since)
     }
 
     fn release(&mut self, call: &Call) -> Result<()> {
-        let reply = self.store.lease(Operation::Release, &self.blob, &[("x-ms-lease-id", &self.id)], call)?;
-        match reply.outcome {
-            Outcome::Done => Ok(()),
-            _ => Err(self.store.error(&reply)),
-        }
+        self.store.calls(&self.blob, call).release(&self.id)
     }
 }
 

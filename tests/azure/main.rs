@@ -3,6 +3,7 @@
 //! `tests/run.sh azure` installs and starts Azurite, and runs these.
 #![allow(clippy::disallowed_methods, reason = "tests measure real time and start real threads")]
 
+mod blob;
 mod fault_server;
 mod faults;
 mod store;
