@@ -7,32 +7,15 @@ use crate::{Error, ErrorKind, Locker, Result, memory};
 enum Address<'a> {
     File(&'a str),
     Memory,
-    Azure(Azure<'a>),
-}
-
-/// `azure:CONTAINER[/PREFIX]` or `azure://ACCOUNT/CONTAINER[/PREFIX]`, with `?endpoint=URL`.
-#[derive(Debug, PartialEq, Eq)]
-struct Azure<'a> {
-    account: Option<&'a str>,
-    container: &'a str,
-    prefix: &'a str,
-    endpoint: Option<&'a str>,
+    /// What stands behind `azure:`.
+    Azure(&'a str),
 }
 
 pub(crate) fn open(address: &str) -> Result<Locker> {
     match parse(address)? {
         Address::Memory => Ok(Locker::new(memory::Store::of_this_process())),
         #[cfg(feature = "azure")]
-        Address::Azure(Azure { account, container, prefix, endpoint }) => {
-            let account = crate::azure::Account::from_env_for(account)?;
-            let account = match endpoint {
-                Some(url) => account.endpoint(url)?,
-                None => account,
-            };
-            // As `file:` makes its directory.
-            let builder = account.container(container).prefix(prefix).create_container(true);
-            Ok(Locker::new(builder.build()?))
-        }
+        Address::Azure(rest) => Ok(Locker::new(crate::azure::open(rest)?)),
         #[cfg(not(feature = "azure"))]
         Address::Azure(_) => {
             Err(config("`azure:` addresses need the feature `azure` of leasehold, which is off".to_owned()))
@@ -57,7 +40,7 @@ fn parse(address: &str) -> Result<Address<'_>> {
         "file" => file(rest),
         "memory" if rest.is_empty() => Ok(Address::Memory),
         "memory" => Err(config("`memory:` has nothing behind it".to_owned())),
-        "azure" => azure(rest),
+        "azure" => Ok(Address::Azure(rest)),
         "consul" | "kubernetes" | "lockgate+http" | "lockgate+https" => {
             Err(config(format!("`{scheme}:` addresses are not in this version of leasehold yet")))
         }
@@ -91,35 +74,6 @@ fn file(rest: &str) -> Result<Address<'_>> {
     }
 }
 
-fn azure(rest: &str) -> Result<Address<'_>> {
-    let (path, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
-    let endpoint = match query.map(|query| query.strip_prefix("endpoint=")) {
-        None => None,
-        Some(Some(url)) if !url.is_empty() => Some(url),
-        Some(_) => {
-            return Err(config("after the `?` of an `azure:` address stands `endpoint=URL`".to_owned()));
-        }
-    };
-    let (account, path) = match path.strip_prefix("//").map(|path| path.split_once('/')) {
-        None => (None, path),
-        Some(Some((account, path))) if !account.is_empty() && !account.contains(['@', ':']) => {
-            (Some(account), path)
-        }
-        Some(_) => {
-            return Err(config(
-                "write `azure://ACCOUNT/CONTAINER`: the account's name alone, its key goes into \
-                 AZURE_STORAGE_KEY"
-                    .to_owned(),
-            ));
-        }
-    };
-    let (container, prefix) = path.split_once('/').unwrap_or((path, ""));
-    if container.is_empty() {
-        return Err(config("`azure:` names no container: write `azure:locks`".to_owned()));
-    }
-    Ok(Address::Azure(Azure { account, container, prefix, endpoint }))
-}
-
 /// What is set in the environment to something.
 #[cfg(feature = "azure")]
 #[expect(clippy::disallowed_methods, reason = "the one place")]
@@ -150,7 +104,6 @@ mod tests {
             "file:a?names=lockgate",
             "file:a?b",
             "memory:x",
-            "azure:",
             "consul:",
             "redis:x",
         ] {

@@ -3,9 +3,10 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    Store,
+    Names, Store,
     connection::{Connection, Credential, Endpoint, Sas},
-    name::{Names, check_container},
+    name::{BlobNames, check_container},
+    peers::GOAZURELOCKING_CONTAINER,
     service::Service,
     shared_key::Key,
 };
@@ -105,6 +106,7 @@ impl Account {
             account: self.clone(),
             container: name.to_owned(),
             prefix: String::new(),
+            names: Names::default(),
             create_container: false,
             allow_http: false,
         }
@@ -125,14 +127,22 @@ pub struct Builder {
     account: Account,
     container: String,
     prefix: String,
+    names: Names,
     create_container: bool,
     allow_http: bool,
 }
 
 impl Builder {
-    /// The locks' blobs are named `PREFIX/NAME`. Default: none.
+    /// The locks' blobs are named `PREFIX/NAME`. Default: none. Goes with [`Names::Escaped`] alone.
     pub fn prefix(mut self, prefix: &str) -> Self {
         prefix.clone_into(&mut self.prefix);
+        self
+    }
+
+    /// How the locks' blobs are named: as this library does it, or as a Go library whose locks are to be the same.
+    /// Default: [`Names::Escaped`].
+    pub fn names(mut self, names: Names) -> Self {
+        self.names = names;
         self
     }
 
@@ -151,11 +161,18 @@ impl Builder {
     /// Checks it all. No I/O is done.
     ///
     /// # Errors
-    /// `Config`, with what is wrong: the container's name, the prefix, `http:` to another machine, an `https:`
-    /// endpoint in a program without a TLS feature.
+    /// `Config`, with what is wrong: the container's name, the prefix, names that are of another container, `http:`
+    /// to another machine, an `https:` endpoint in a program without a TLS feature.
     pub fn build(self) -> Result<Store> {
         check_container(&self.container)?;
-        let names = Names::new(&self.prefix)?;
+        if self.names == Names::GoAzureLocking && self.container != GOAZURELOCKING_CONTAINER {
+            return Err(config(format!(
+                "goazurelocking has its locks in the container {GOAZURELOCKING_CONTAINER:?}: those in {:?} would \
+                 exclude none of its users",
+                self.container
+            )));
+        }
+        let names = BlobNames::new(self.names, &self.prefix)?;
         let settings = http::Settings { allow_http: self.allow_http, ..http::Settings::default() };
         let client = http::Client::new(&settings)?;
         let Account { credential, endpoint } = self.account;

@@ -28,14 +28,18 @@
 //! Shared Key" of the Azure Storage documentation.
 
 mod account;
+mod address;
 mod answer;
 mod blob;
 mod connection;
 mod name;
+mod peers;
 mod service;
 mod shared_key;
 mod store;
 
 pub use account::{Account, Builder};
+pub(crate) use address::open;
 pub use blob::{Acquired, Blob};
+pub use peers::Names;
 pub use store::Store;

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::{
     answer::{Operation, Outcome},
     blob::{Acquired, Blob, Calls, Created, INFINITE, LONGEST, whole_seconds},
-    name::{Names, check_blob},
+    name::{BlobNames, check_blob},
     service::{Question, Service},
 };
 use crate::{
@@ -22,12 +22,12 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     service: Arc<Service>,
-    names: Names,
+    names: BlobNames,
     create_container: bool,
 }
 
 impl Store {
-    pub(super) fn new(service: Service, names: Names, create_container: bool) -> Self {
+    pub(super) fn new(service: Service, names: BlobNames, create_container: bool) -> Self {
         Self(Arc::new(Inner { service: Arc::new(service), names, create_container }))
     }
 

@@ -1,0 +1,80 @@
+//! Whose names the blobs of locks bear: this library's own, or those of Go libraries that lock by leases too.
+//!
+//! Their rules are read in their sources: goazurelocking's `IsValidLockName` and `NewLockInstance` ("locking.go" of
+//! `lawrencegripper/goazurelocking`), go-azuremutex's `Acquire` ("mutex.go" of `youscan/go-azuremutex`).
+
+use super::name::SEGMENTS;
+use crate::{Error, ErrorKind, Result};
+
+/// Where goazurelocking has all its locks.
+pub(super) const GOAZURELOCKING_CONTAINER: &str = "azlockcontainer";
+const GOAZURELOCKING_START: &str = "azlk-";
+
+/// How the blob of a lock is named: a choice of [`Builder::names`](super::Builder::names), and of `?names=` in an
+/// address. All who share a container make the same one: only programs that agree on the blob exclude each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Names {
+    /// This library's own: any name, behind a prefix if wanted; every byte but `A-Z a-z 0-9 - _ .` is written `~2F`.
+    #[default]
+    Escaped,
+    /// Those of the Go library goazurelocking; `?names=goazurelocking` in an address.
+    ///
+    /// The container is `azlockcontainer`, the blob `azlk-` and the name: 3 to 58 of `A-Z a-z 0-9`, and hyphens that
+    /// stand alone between them. Capitals are other names than small letters.
+    GoAzureLocking,
+    /// Those of the Go library go-azuremutex; `?names=azmutex` in an address.
+    ///
+    /// The container is the one that its users name, the blob is the key as it is. Keys that the service stores as
+    /// another one's blob, or that mean something to what is between (a `\`, an empty part between slashes, a dot
+    /// at the end of one, control characters) are refused, and so are those that start with `~`: there lies what
+    /// belongs to locks.
+    AzMutex,
+}
+
+/// The blob of goazurelocking's lock.
+///
+/// # Errors
+/// `Name`, when that library refuses this one.
+pub(super) fn goazurelocking(name: &str) -> Result<String> {
+    let parts =
+        name.split('-').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric()));
+    if parts && (3..=58).contains(&name.len()) {
+        return Ok(format!("{GOAZURELOCKING_START}{name}"));
+    }
+    let rule = "goazurelocking takes 3 to 58 of `A-Z a-z 0-9`, and single hyphens between them";
+    Err(Error::new(ErrorKind::Name, rule))
+}
+
+/// The lock of goazurelocking that a blob is.
+pub(super) fn goazurelocking_lock(blob: &str) -> Option<String> {
+    let name = blob.strip_prefix(GOAZURELOCKING_START)?;
+    goazurelocking(name).is_ok().then(|| name.to_owned())
+}
+
+/// Whether this key of go-azuremutex is a blob's name as it stands, and no other key's blob.
+///
+/// # Errors
+/// `Name`, with what is wrong.
+pub(super) fn check_azmutex(key: &str) -> Result<()> {
+    // Neither the service nor XML, in which it lists blobs, has a way to write control characters.
+    let plain = |c: char| c == ' ' || c.is_ascii_graphic() || (!c.is_ascii() && c.is_alphanumeric());
+    let wrong = if key.is_empty() {
+        "it is empty"
+    } else if key.contains('\\') {
+        "the service stores a `\\` as `/`, so that this would be another key's blob"
+    } else if !key.chars().all(plain) {
+        "a key of go-azuremutex has letters, digits, spaces and ASCII punctuation here"
+    } else if key.starts_with('~') {
+        "a `~` at the start is kept for what lies beside locks"
+    } else if key.split('/').any(str::is_empty) {
+        "slashes stand alone, and between other characters: what comes of others depends on who sends them"
+    } else if key.split('/').any(|segment| segment.ends_with('.')) {
+        "the service does without dots at the end and before slashes, so that this would be another key's blob"
+    } else if key.split('/').count() > SEGMENTS {
+        "it has more than 250 parts between slashes"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::Name, wrong))
+}
