@@ -327,6 +327,7 @@ pub struct Ask {
     poll: RangeInclusive<Duration>,
     id: OnceCell<String>,
     scratch: Option<Box<dyn Any + Send>>,
+    owes: bool,
     call: Call,
     slice: Duration,
     pace: Option<Arc<Pace>>,
@@ -356,6 +357,7 @@ impl Ask {
             poll,
             id: OnceCell::new(),
             scratch: None,
+            owes: false,
             call: Call::immediate(clock),
             slice: Duration::ZERO,
             pace: None,
@@ -414,6 +416,24 @@ impl Ask {
         if !pace.sleep(&limit, self.slice) && !limit.passed() {
             self.pause = Some(limit);
         }
+    }
+
+    /// The same, with pauses of the store's own.
+    #[cfg(feature = "azure")]
+    pub(crate) fn pause_within(&mut self, poll: &RangeInclusive<Duration>) {
+        let poll = std::mem::replace(&mut self.poll, poll.clone());
+        self.pause();
+        self.poll = poll;
+    }
+
+    /// Says that this wait has left something in the store: when it ends without the lock,
+    /// [`Backend::abandon`] is called, whatever the tries came to.
+    pub fn owe(&mut self) {
+        self.owes = true;
+    }
+
+    pub(crate) fn owes(&self) -> bool {
+        self.owes
     }
 
     /// What the store keeps between the tries of this wait; one type of it, made by `Default` at first.

@@ -143,7 +143,7 @@ impl Seek {
 
     /// The asking is over without a lock: takes back what perhaps came of it.
     fn abandon(&mut self) {
-        if !self.unclear {
+        if !self.unclear && !self.ask.owes() {
             return;
         }
         let Order { core, settings, .. } = &*self.order;

@@ -173,7 +173,8 @@ impl Builder {
             )));
         }
         let names = BlobNames::new(self.names, &self.prefix)?;
-        let settings = http::Settings { allow_http: self.allow_http, ..http::Settings::default() };
+        // As much as a page of a listing takes.
+        let settings = http::Settings { allow_http: self.allow_http, max_body: 8 * 1024 * 1024 };
         let client = http::Client::new(&settings)?;
         let Account { credential, endpoint } = self.account;
         client.check_url(&endpoint.url(&endpoint.container_path(&self.container), ""))?;

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     answer::{Missing, Operation, Outcome},
+    metadata::Metadata,
     service::{Question, Reply, Service},
 };
 use crate::{Error, ErrorKind, Result, backend::Call, clock::Clock};
@@ -143,7 +144,7 @@ impl Blob {
     /// # Errors
     /// See [`Blob`]; `Config` when there is no such container.
     pub fn create(&self) -> Result<bool> {
-        self.call(|calls| match calls.create(&[])? {
+        self.call(|calls| match calls.create(&Metadata::default())? {
             Created::Made => Ok(true),
             Created::Exists => Ok(false),
             Created::NoContainer(error) => Err(error),
@@ -252,9 +253,10 @@ impl Calls<'_> {
     }
 
     /// Makes it, with this metadata, and never over another.
-    pub(super) fn create(&self, metadata: &[(&str, &str)]) -> Result<Created> {
+    pub(super) fn create(&self, metadata: &Metadata) -> Result<Created> {
+        let written = metadata.headers();
         let mut headers = vec![("x-ms-blob-type", "BlockBlob"), ("If-None-Match", "*")];
-        headers.extend_from_slice(metadata);
+        headers.extend(written.iter().map(|(name, value)| (&**name, &**value)));
         let reply = self.ask(Operation::CreateBlob, &headers)?;
         Ok(match reply.outcome {
             Outcome::Done => Created::Made,
@@ -264,8 +266,41 @@ impl Calls<'_> {
         })
     }
 
+    /// What is known of the blob; the outcome is `Done` or `Missing`.
+    pub(super) fn properties(&self) -> Result<Reply> {
+        let reply = self.ask(Operation::Properties, &[])?;
+        match reply.outcome {
+            Outcome::Done | Outcome::Missing(_) => Ok(reply),
+            _ => Err(self.error(&reply)),
+        }
+    }
+
+    /// Writes the metadata, under a condition (a header): `false`, when `If-Match` finds another version.
+    pub(super) fn write_metadata(&self, metadata: &Metadata, condition: (&str, &str)) -> Result<bool> {
+        let written = metadata.headers();
+        let mut headers = vec![condition];
+        headers.extend(written.iter().map(|(name, value)| (&**name, &**value)));
+        let reply = self.ask(Operation::WriteMetadata, &headers)?;
+        match reply.outcome {
+            Outcome::Done => Ok(true),
+            Outcome::Changed | Outcome::Missing(_) => Ok(false),
+            _ => Err(self.error(&reply)),
+        }
+    }
+
+    /// Deletes the blob, if it has the lease with this id, or has none: `false` when it is leased otherwise.
+    pub(super) fn delete(&self, id: Option<&str>) -> Result<bool> {
+        let headers: Vec<_> = id.map(|id| ("x-ms-lease-id", id)).into_iter().collect();
+        let reply = self.ask(Operation::Delete, &headers)?;
+        match reply.outcome {
+            Outcome::Done | Outcome::Missing(_) => Ok(true),
+            Outcome::Busy => Ok(false),
+            _ => Err(self.error(&reply)),
+        }
+    }
+
     pub(super) fn ask(&self, operation: Operation, headers: &[(&str, &str)]) -> Result<Reply> {
-        self.service.ask(&Question { operation, blob: Some(self.blob), headers }, self.call)
+        self.service.ask(&Question { operation, blob: Some(self.blob), query: "", headers }, self.call)
     }
 
     pub(super) fn error(&self, reply: &Reply) -> Error {

@@ -4,9 +4,9 @@
 //! them, split at the first `=`. Names are taken in any case, as .NET does, and unknown ones are passed over.
 //! No value of a connection string is ever in an error.
 
-use std::{fmt, fmt::Write};
+use std::fmt;
 
-use super::shared_key::Key;
+use super::{percent::encode_onto, shared_key::Key};
 use crate::{Error, ErrorKind, Result};
 
 /// The account that the emulator has, in "Use the Azurite emulator for local Azure Storage development".
@@ -275,19 +275,6 @@ impl fmt::Display for Endpoint {
             write!(f, ":{port}")?;
         }
         f.write_str(&self.path)
-    }
-}
-
-/// Percent-encodes all but `A-Z a-z 0-9 - . _ ~` and the slash (RFC 3986, section 2.3), so that nothing on
-/// the way has a reason to write the path in another way than it was signed.
-fn encode_onto(path: &mut String, text: &str) {
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-                path.push(byte.into());
-            }
-            _ => write!(path, "%{byte:02X}").expect("a `String` takes all"),
-        }
     }
 }
 

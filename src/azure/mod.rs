@@ -32,9 +32,14 @@ mod address;
 mod answer;
 mod blob;
 mod connection;
+mod fence;
+mod listing;
+mod metadata;
 mod name;
 mod peers;
+mod percent;
 mod service;
+mod shared;
 mod shared_key;
 mod store;
 

@@ -10,9 +10,9 @@
 //! - a lock name never adds a slash, so neither do the locks of two prefixes meet (`a` with `b/c`, `a/b` with
 //!   `c`).
 //!
-//! What lies beside a lock has its blob at `PREFIX/~readers/NAME/ID`, with the name escaped whatever the lock's own
+//! What lies beside a lock has its blob at `PREFIX/~locks/NAME/ID`, with the name escaped whatever the lock's own
 //! blob is called: else what lies beside `a/b` would lie beside `a` too. No lock's blob starts like this: no escaped
-//! name, as `re` is no hexadecimal number; no prefix, as none holds a `~`; none of goazurelocking, which start with
+//! name, as `lo` is no hexadecimal number; no prefix, as none holds a `~`; none of goazurelocking, which start with
 //! `azlk-`; no key of go-azuremutex, since those with `~` at the start are refused.
 //!
 //! A blob name has at most 1024 characters and 254 segments ("Naming and referencing containers, blobs, and
@@ -26,7 +26,7 @@ use crate::{Error, ErrorKind, Result};
 const LONGEST: usize = 1024 - 64;
 /// Leaves room for the segments of what lies beside a lock.
 pub(super) const SEGMENTS: usize = 250;
-const READERS: &str = "~readers/";
+const BESIDE: &str = "~locks/";
 
 /// The blob names of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -100,7 +100,6 @@ impl BlobNames {
     }
 
     /// The lock name of a blob; `None` for a blob that is none of ours.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for listing and shared mode, which come next"))]
     pub(super) fn lock(&self, blob: &str) -> Option<String> {
         match self.names {
             Names::Escaped => unescape(blob.strip_prefix(&self.prefix)?),
@@ -113,14 +112,24 @@ impl BlobNames {
     ///
     /// # Errors
     /// As [`check`](Self::check).
-    #[cfg_attr(not(test), expect(dead_code, reason = "for listing and shared mode, which come next"))]
-    pub(super) fn readers(&self, name: &str) -> Result<String> {
+    pub(super) fn beside(&self, name: &str) -> Result<String> {
         self.check(name)?;
         let mut blob = self.prefix.clone();
         escape_onto(&mut blob, name)?;
-        blob.insert_str(self.prefix.len(), READERS);
+        blob.insert_str(self.prefix.len(), BESIDE);
         blob.push('/');
         Ok(blob)
+    }
+
+    /// Of a blob that lies beside a lock, that lock's name and the blob's last part.
+    pub(super) fn part<'a>(&self, blob: &'a str) -> Option<(String, &'a str)> {
+        let (name, part) = blob.strip_prefix(&self.prefix)?.strip_prefix(BESIDE)?.split_once('/')?;
+        Some((unescape(name)?, part))
+    }
+
+    /// Whether others write the locks' blobs, too.
+    pub(super) fn are_others(&self) -> bool {
+        self.names != Names::Escaped
     }
 
     /// What the names of all blobs of the store start with, for listing them.

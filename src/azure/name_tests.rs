@@ -19,7 +19,7 @@ fn readable_where_they_can_be() {
         ("a b+c%2F", "a~20b~2Bc~252F"),
         ("a\\b", "a~5Cb"),
         ("~2F", "~7E2F"),
-        ("~readers/x", "~7Ereaders~2Fx"),
+        ("~locks/x", "~7Elocks~2Fx"),
         ("nul\0", "nul~00"),
         ("ü", "~C3~BC"),
     ] {
@@ -31,11 +31,11 @@ fn readable_where_they_can_be() {
 #[test]
 fn what_is_none_of_ours() {
     let names = escaped("").unwrap();
-    for blob in ["", "a/b", "~2f", "~61", "~FF", "~2", "~", "~+2", "a.", "a b", "ü", "~readers/a/1"] {
+    for blob in ["", "a/b", "~2f", "~61", "~FF", "~2", "~", "~+2", "a.", "a b", "ü", "~locks/a/1"] {
         assert_eq!(names.lock(blob), None, "{blob}");
     }
     let names = escaped("x/y").unwrap();
-    for blob in ["x/y", "x/y/", "x/yz", "x/y/z/a", "z", "X/Y/z", "x/y/~readers/z/1"] {
+    for blob in ["x/y", "x/y/", "x/yz", "x/y/z/a", "z", "X/Y/z", "x/y/~locks/z/1"] {
         assert_eq!(names.lock(blob), None, "{blob}");
     }
     assert_eq!(names.lock("x/y/z").as_deref(), Some("z"));
@@ -49,7 +49,7 @@ fn prefixes() {
         assert_eq!(names.blob("db").unwrap(), blob);
         assert_eq!(names.prefix().len(), blob.len() - 2);
     }
-    assert_eq!(escaped("a").unwrap().readers("d/b").unwrap(), "a/~readers/d~2Fb/");
+    assert_eq!(escaped("a").unwrap().beside("d/b").unwrap(), "a/~locks/d~2Fb/");
     let long = "a".repeat(481);
     let deep = "a/".repeat(251);
     for prefix in ["//", "/a", "a//b", "a/./b", "a/../b", "a.", "a./b", "a b", "a\\b", "ü", "~", &long, &deep]
@@ -67,7 +67,7 @@ fn too_long_or_empty() {
     assert!(error.to_string().contains("961") && error.to_string().contains("960"));
     assert_eq!(names.check(&"/".repeat(400)).unwrap_err().kind(), ErrorKind::Name);
     assert_eq!(names.check("").unwrap_err().kind(), ErrorKind::Name);
-    assert!(names.readers(&"a".repeat(956)).unwrap().len() + 36 <= 1024);
+    assert!(names.beside(&"a".repeat(956)).unwrap().len() + 36 <= 1024);
 }
 
 #[test]
@@ -98,10 +98,10 @@ proptest! {
         prop_assert_eq!(p.lock(&blob), Some(a.clone()));
         if (&p, &a) != (&q, &b) {
             prop_assert_ne!(&blob, &q.blob(&b).unwrap());
-            prop_assert_ne!(p.readers(&a).unwrap(), q.readers(&b).unwrap());
+            prop_assert_ne!(p.beside(&a).unwrap(), q.beside(&b).unwrap());
         }
-        prop_assert!(!blob.starts_with(&q.readers(&b).unwrap()));
-        prop_assert_eq!(q.lock(&format!("{}1", p.readers(&a).unwrap())), None);
+        prop_assert!(!blob.starts_with(&q.beside(&b).unwrap()));
+        prop_assert_eq!(q.lock(&format!("{}1", p.beside(&a).unwrap())), None);
     }
 
     #[test]
@@ -158,10 +158,10 @@ fn goazurelocking_names() {
         assert!(error.to_string().contains("3 to 58"), "{error}");
         assert_eq!(names.lock(&format!("azlk-{name}")), None, "{name}");
     }
-    for blob in ["abc", "azlk-", "azlk", "AZLK-abc", "~readers/abc/1"] {
+    for blob in ["abc", "azlk-", "azlk", "AZLK-abc", "~locks/abc/1"] {
         assert_eq!(names.lock(blob), None, "{blob}");
     }
-    assert_eq!(names.readers("a-bc").unwrap(), "~readers/a-bc/");
+    assert_eq!(names.beside("a-bc").unwrap(), "~locks/a-bc/");
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn azmutex_names() {
         "..a",
         "a~",
         "ключ",
-        "a/~readers/b",
+        "a/~locks/b",
     ] {
         assert_eq!(names.blob(key).unwrap(), key);
         assert_eq!(names.lock(key).as_deref(), Some(key));
@@ -202,7 +202,7 @@ fn azmutex_names() {
         ("/a", "slashes"),
         ("a/", "slashes"),
         ("a//b", "slashes"),
-        ("~readers/a/1", "`~` at the start"),
+        ("~locks/a/1", "`~` at the start"),
         ("~", "`~` at the start"),
         (&long, "shorten"),
         (&"ü".repeat(161), "shorten"),
@@ -212,9 +212,9 @@ fn azmutex_names() {
         assert_eq!(error.kind(), ErrorKind::Name, "{key}");
         assert!(error.to_string().contains(says), "{key}: {error}");
         assert_eq!(names.lock(key), None, "{key}");
-        assert!(names.readers(key).is_err(), "{key}");
+        assert!(names.beside(key).is_err(), "{key}");
     }
-    assert_eq!(names.readers("a/b").unwrap(), "~readers/a~2Fb/", "not under what lies beside `a`");
+    assert_eq!(names.beside("a/b").unwrap(), "~locks/a~2Fb/", "not under what lies beside `a`");
 }
 
 #[test]
@@ -237,10 +237,10 @@ proptest! {
         let names = BlobNames::new(names, "").unwrap();
         let (Ok(blob), Ok(other)) = (names.blob(&a), names.blob(&b)) else { return Ok(()) };
         prop_assert_eq!(names.lock(&blob), Some(a.clone()));
-        let (beside, beside_other) = (names.readers(&a).unwrap(), names.readers(&b).unwrap());
+        let (beside, beside_other) = (names.beside(&a).unwrap(), names.beside(&b).unwrap());
         prop_assert_eq!(a == b, blob == other);
         prop_assert_eq!(a == b, beside.starts_with(&beside_other));
         prop_assert!(!other.starts_with(&beside));
-        prop_assert_eq!(names.lock(&format!("{}1", beside)), None);
+        prop_assert_eq!(names.lock(&format!("{beside}1")), None);
     }
 }

@@ -1,6 +1,7 @@
 //! One call to the service: signed, sent, and its answer understood.
 
 use std::{
+    borrow::Cow,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -39,6 +40,8 @@ pub(super) struct Question<'a> {
     pub(super) operation: Operation,
     /// `None`: of the container.
     pub(super) blob: Option<&'a str>,
+    /// What follows the operation's own query; starts with `&`, or is empty.
+    pub(super) query: &'a str,
     pub(super) headers: &'a [(&'a str, &'a str)],
 }
 
@@ -77,6 +80,10 @@ impl Service {
             None => self.endpoint.container_path(&self.container),
         };
         let (method, query) = question.operation.method_and_query();
+        let query = &*match question.query {
+            "" => Cow::Borrowed(query),
+            more => Cow::Owned(format!("{query}{more}")),
+        };
         let date = httpdate::fmt_http_date(self.time_there());
         let mut headers = vec![("x-ms-date", &*date), ("x-ms-version", VERSION)];
         headers.extend_from_slice(question.headers);
@@ -120,6 +127,12 @@ impl Service {
         let status = answer.status;
         let outcome = Answer { operation, status, code: code.as_deref(), marked, retry_after }.outcome();
         Reply { outcome, answer, code, retry_after }
+    }
+
+    /// The time at which an answer was given, by the service's clock.
+    pub(super) fn time_of(&self, reply: &Reply) -> SystemTime {
+        let date = reply.answer.header("date").and_then(|date| httpdate::parse_http_date(date).ok());
+        date.unwrap_or_else(|| self.time_there())
     }
 
     /// The service's time: a clock 16 minutes off would be refused (403) until the lease is lost.

@@ -10,6 +10,7 @@ use base64::{DecodeError, Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use super::percent::decode;
 use crate::{Error, ErrorKind, Result};
 
 /// An account key, decoded once, as an HMAC that has taken it in.
@@ -175,26 +176,6 @@ fn canonical_resource(text: &mut String, account: &str, path: &str, query: &str)
         }
         last = Some(name);
     }
-}
-
-/// Percent-decodes once; a `+` stays, and so does a `%` that starts no code.
-fn decode(text: &str) -> Cow<'_, str> {
-    if !text.contains('%') {
-        return Cow::Borrowed(text);
-    }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        let digit = |at: usize| after.get(at).and_then(|&digit| char::from(digit).to_digit(16));
-        if let (b'%', Some(high), Some(low)) = (first, digit(0), digit(1)) {
-            bytes.push(u8::try_from(high * 16 + low).expect("two digits are a byte"));
-            rest = &after[2..];
-        } else {
-            bytes.push(*first);
-            rest = after;
-        }
-    }
-    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]

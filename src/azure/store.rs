@@ -1,28 +1,36 @@
 //! The store: blobs with leases.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use super::{
     answer::{Operation, Outcome},
     blob::{Acquired, Blob, Calls, Created, INFINITE, LONGEST, whole_seconds},
+    listing::{self, Listed},
+    metadata::Metadata,
     name::{BlobNames, check_blob},
+    percent,
     service::{Question, Service},
+    shared::{self, Blobs, Waiting},
 };
 use crate::{
-    Break, Error, ErrorKind, Mode, Result, Status,
+    Break, Error, ErrorKind, Holder, Mode, Result, Status,
     backend::{Abilities, Ask, Attempt, Backend, Busy, Call, Grant, Lease, Moment},
 };
 
 /// An infinite lease that is broken without a period ends at once; its holder asks after it every 10 s.
 const NOTICE: &str = "60";
+/// How many blobs are listed in one answer.
+const PAGE: usize = 1000;
+/// The pauses of who waits at a gate, or for readers to leave.
+const SOON: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_millis(250);
 
 /// The blobs of one container, or those under a prefix in it.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
-struct Inner {
-    service: Arc<Service>,
-    names: BlobNames,
+pub(super) struct Inner {
+    pub(super) service: Arc<Service>,
+    pub(super) names: BlobNames,
     create_container: bool,
 }
 
@@ -50,37 +58,137 @@ impl Store {
 }
 
 impl Inner {
-    fn calls<'a>(&'a self, blob: &'a str, call: &'a Call) -> Calls<'a> {
+    pub(super) fn calls<'a>(&'a self, blob: &'a str, call: &'a Call) -> Calls<'a> {
         Calls { service: &self.service, blob, call }
     }
 
     /// Makes a blob that an acquire did not find, and the container if that may be made.
-    fn create(&self, blob: &Calls<'_>) -> Result<()> {
-        if let Created::NoContainer(error) = blob.create(&[])? {
+    pub(super) fn create(&self, blob: &Calls<'_>) -> Result<()> {
+        if let Created::NoContainer(error) = blob.create(&Metadata::default())? {
             self.create_container(error, blob.call)?;
-            if let Created::NoContainer(error) = blob.create(&[])? {
+            if let Created::NoContainer(error) = blob.create(&Metadata::default())? {
                 return Err(error);
             }
         }
         Ok(())
     }
 
-    fn create_container(&self, missing: Error, call: &Call) -> Result<()> {
+    pub(super) fn create_container(&self, missing: Error, call: &Call) -> Result<()> {
         if !self.create_container {
             return Err(missing);
         }
-        let question = Question { operation: Operation::CreateContainer, blob: None, headers: &[] };
-        let reply = self.service.ask(&question, call)?;
+        let operation = Operation::CreateContainer;
+        let reply = self.service.ask(&Question { operation, blob: None, query: "", headers: &[] }, call)?;
         match reply.outcome {
             Outcome::Done | Outcome::Exists => Ok(()),
             _ => Err(reply.error(&self.service.container)),
         }
     }
+
+    /// The blobs whose names start like this.
+    pub(super) fn list(&self, start: &str, call: &Call) -> Result<Vec<Listed>> {
+        let mut blobs = Vec::new();
+        let mut marker: Option<String> = None;
+        loop {
+            let mut query = format!("&include=metadata&maxresults={PAGE}&prefix=");
+            percent::encode_onto(&mut query, start);
+            if let Some(marker) = &marker {
+                query.push_str("&marker=");
+                percent::encode_onto(&mut query, marker);
+            }
+            let question = Question { operation: Operation::List, blob: None, query: &query, headers: &[] };
+            let reply = self.service.ask(&question, call)?;
+            match reply.outcome {
+                Outcome::Done => {}
+                Outcome::Missing(_) => return Ok(blobs),
+                _ => return Err(reply.error(&self.service.container)),
+            }
+            let page = listing::page(&reply.answer.body).ok_or_else(|| {
+                Error::new(ErrorKind::Unavailable, "the list of blobs was cut off or is none")
+            })?;
+            blobs.extend(page.blobs);
+            match page.next {
+                None => return Ok(blobs),
+                next => marker = next,
+            }
+        }
+    }
+
+    fn try_exclusive(self: &Arc<Self>, ask: &mut Ask, waiting: &mut Waiting) -> Result<Attempt> {
+        let blobs = Blobs::of(self, ask.name())?;
+        let seconds = whole_seconds(ask.ttl().unwrap_or(LONGEST));
+        let (id, call) = (ask.id().to_owned(), ask.call().clone());
+        let lock = self.calls(&blobs.lock, &call);
+        // A container and a blob are made, and perhaps deleted again by others.
+        for _ in 0..6 {
+            let mut since = call.now();
+            match lock.acquire(&id, &seconds)? {
+                Acquired::Granted => {}
+                Acquired::Breaking => return Ok(Attempt::Busy(Busy::default())),
+                Acquired::Busy => match self.wait_for_readers(ask, waiting)? {
+                    Some(busy) => return Ok(Attempt::Busy(busy)),
+                    None => continue,
+                },
+                Acquired::NoBlob => {
+                    self.create(&lock)?;
+                    continue;
+                }
+                Acquired::NoContainer(error) => {
+                    self.create_container(error, &call)?;
+                    continue;
+                }
+            }
+            if ask.ttl().is_none() {
+                // Not at once: a late copy of such a request, after the release, would hold the lock for ever.
+                since = call.now();
+                match lock.acquire(&id, INFINITE)? {
+                    Acquired::Granted => {}
+                    // Broken or deleted between the two requests.
+                    Acquired::Busy | Acquired::Breaking => return Ok(Attempt::Busy(Busy::default())),
+                    Acquired::NoBlob | Acquired::NoContainer(_) => continue,
+                }
+            }
+            let token = if ask.fenced() { Some(self.token(&blobs, ask, &id)?) } else { None };
+            let held = Held { store: self.clone(), blob: blobs.lock, id: id.clone() };
+            let grant = Grant::new(held, since).lease_id(id);
+            return Ok(Attempt::Granted(match token {
+                Some(token) => grant.fencing_token(token),
+                None => grant,
+            }));
+        }
+        Err(Error::new(ErrorKind::Unavailable, "the lock's blob is deleted again and again"))
+    }
+
+    /// What is known of a lock by its blob and the entries of its readers.
+    fn status(&self, name: &str, blob: &Listed, readers: &[Listed], call: &Call) -> Result<Status> {
+        let told = |entry: &Listed| entry.metadata.holder().unwrap_or_else(|| Holder::new("unknown"));
+        let (mode, holders) = match (blob.leased, readers) {
+            (false, _) => (None, Vec::new()),
+            (true, readers @ [_, ..]) => (Some(Mode::Shared), readers.iter().map(told).collect()),
+            // What the last reader left, and the next writer takes over.
+            (true, []) if !blob.infinite && self.is_of_readers(&blob.name, call)? => (None, Vec::new()),
+            (true, []) => {
+                let holder =
+                    if self.names.are_others() { self.holder(name, call)? } else { blob.metadata.holder() };
+                (Some(Mode::Exclusive), holder.into_iter().collect())
+            }
+        };
+        Ok(Status::new(name, mode, !blob.infinite, holders))
+    }
+
+    /// Who took the lock last, as far as that was written down.
+    fn holder(&self, name: &str, call: &Call) -> Result<Option<Holder>> {
+        let blobs = Blobs::of(self, name)?;
+        let blob = if self.names.are_others() { blobs.token() } else { blobs.lock };
+        let reply = self.calls(&blob, call).properties()?;
+        Ok(Metadata::of(&reply.answer)?.holder())
+    }
 }
 
 impl Backend for Store {
     fn abilities(&self) -> Abilities {
-        Abilities::default().ttl(Some(Duration::from_secs(30))).ttls(Duration::from_secs(15)..=LONGEST)
+        let ttls = Duration::from_secs(15)..=LONGEST;
+        Abilities::default().ttl(Some(Duration::from_secs(30))).ttls(ttls).shared().fencing()
     }
 
     fn check_name(&self, name: &str) -> Result<()> {
@@ -88,79 +196,93 @@ impl Backend for Store {
     }
 
     fn try_acquire(&self, ask: &mut Ask) -> Result<Attempt> {
-        let inner = &*self.0;
-        let blob = inner.names.blob(ask.name())?;
-        let (id, call) = (ask.id(), ask.call());
-        let calls = inner.calls(&blob, call);
-        let seconds = whole_seconds(ask.ttl().unwrap_or(LONGEST));
-        // A container and a blob are made, and perhaps deleted again by others.
-        for _ in 0..6 {
-            let mut since = call.now();
-            match calls.acquire(id, &seconds)? {
-                Acquired::Granted => {}
-                Acquired::Busy | Acquired::Breaking => return Ok(Attempt::Busy(Busy::default())),
-                Acquired::NoBlob => {
-                    inner.create(&calls)?;
-                    continue;
-                }
-                Acquired::NoContainer(error) => {
-                    inner.create_container(error, call)?;
-                    continue;
-                }
+        let mut waiting = std::mem::take(ask.scratch::<Waiting>());
+        let tried = match ask.mode() {
+            Mode::Exclusive => self.0.try_exclusive(ask, &mut waiting),
+            Mode::Shared => self.0.enter(ask, &mut waiting),
+        };
+        let known = waiting.holder.clone();
+        *ask.scratch() = waiting;
+        Ok(match (tried?, known) {
+            (Attempt::Busy(Busy { holder: None, retry_after }), holder) => {
+                Attempt::Busy(Busy { holder, retry_after })
             }
-            if ask.ttl().is_none() {
-                // Not at once: a late copy of such a request, after the release, would hold the lock for ever.
-                since = call.now();
-                match calls.acquire(id, INFINITE)? {
-                    Acquired::Granted => {}
-                    // Broken or deleted between the two requests.
-                    Acquired::Busy | Acquired::Breaking => return Ok(Attempt::Busy(Busy::default())),
-                    Acquired::NoBlob | Acquired::NoContainer(_) => continue,
-                }
-            }
-            let held = Held { store: self.0.clone(), blob, id: id.to_owned() };
-            return Ok(Attempt::Granted(Grant::new(held, since).lease_id(id)));
+            (tried, _) => tried,
+        })
+    }
+
+    fn wait(&self, ask: &mut Ask) -> Result<()> {
+        let waiting = ask.scratch::<Waiting>();
+        waiting.waits += 1;
+        let (soon, asks) = (waiting.soon, waiting.asks_for_the_holder());
+        if asks {
+            // Best effort: who may not read waits all the same.
+            let holder = self.0.holder(ask.name(), ask.call()).ok().flatten();
+            ask.scratch::<Waiting>().holder = holder;
         }
-        Err(Error::new(ErrorKind::Unavailable, "the lock's blob is deleted again and again"))
+        if soon {
+            ask.pause_within(&SOON);
+        } else {
+            ask.pause();
+        }
+        Ok(())
     }
 
     fn abandon(&self, ask: &mut Ask) -> Result<()> {
-        let (blob, id) = (self.0.names.blob(ask.name())?, ask.id().to_owned());
-        match (Held { store: self.0.clone(), blob, id }).release(ask.call()) {
-            // It never was ours, or is no more.
-            Err(e) if e.kind() == ErrorKind::Lost => Ok(()),
-            released => released,
-        }
+        self.0.leave(ask)
     }
 
     fn status(&self, name: &str, call: &Call) -> Result<Status> {
         let inner = &*self.0;
         let blob = inner.names.blob(name)?;
-        let calls = inner.calls(&blob, call);
-        let reply = calls.ask(Operation::Properties, &[])?;
-        match reply.outcome {
-            Outcome::Missing(_) => Ok(Status::new(name, None, true, Vec::new())),
-            Outcome::Done => {
-                let header = |name| reply.answer.header(name).unwrap_or_default();
-                let held = matches!(header("x-ms-lease-state"), "leased" | "breaking");
-                let expires = header("x-ms-lease-duration") != "infinite";
-                Ok(Status::new(name, held.then_some(Mode::Exclusive), expires, Vec::new()))
+        let reply = inner.calls(&blob, call).properties()?;
+        let header = |name| reply.answer.header(name).unwrap_or_default();
+        let found = Listed {
+            leased: matches!(header("x-ms-lease-state"), "leased" | "breaking"),
+            infinite: header("x-ms-lease-duration") == "infinite",
+            metadata: Metadata::of(&reply.answer)?,
+            name: blob,
+        };
+        let readers = if found.leased { inner.entries(name, call)? } else { Vec::new() };
+        inner.status(name, &found, &readers, call)
+    }
+
+    fn list(&self, call: &Call) -> Result<Vec<Status>> {
+        let inner = &*self.0;
+        let mut readers: HashMap<String, Vec<Listed>> = HashMap::new();
+        let mut locks = Vec::new();
+        for blob in inner.list(inner.names.prefix(), call)? {
+            match (inner.names.part(&blob.name), inner.names.lock(&blob.name)) {
+                (Some((lock, part)), _) if shared::is_entry(part) && blob.leased => {
+                    readers.entry(lock).or_default().push(blob);
+                }
+                (None, Some(lock)) => locks.push((lock, blob)),
+                _ => {}
             }
-            _ => Err(calls.error(&reply)),
         }
+        let status = |(lock, blob): (String, Listed)| {
+            let readers = readers.get(&lock).map_or(&[][..], Vec::as_slice);
+            inner.status(&lock, &blob, readers, call)
+        };
+        locks.into_iter().map(status).collect()
     }
 
     fn break_lock(&self, name: &str, how: Break, call: &Call) -> Result<Option<Duration>> {
         let inner = &*self.0;
         let blob = inner.names.blob(name)?;
+        let lock = inner.calls(&blob, call);
+        inner.break_readers(name, how == Break::Now, call)?;
         let period = match how {
             Break::Now => Some("0"),
-            Break::AfterNotice if self.status(name, call)?.expires() => None,
-            Break::AfterNotice => Some(NOTICE),
+            Break::AfterNotice => {
+                let reply = lock.properties()?;
+                let infinite = reply.answer.header("x-ms-lease-duration") == Some("infinite");
+                infinite.then_some(NOTICE)
+            }
         };
         // In whole seconds, so that one more may be left.
         let more = Duration::from_secs(u64::from(how == Break::AfterNotice));
-        Ok(inner.calls(&blob, call).break_lease(period)?.map(|left| left + more))
+        Ok(lock.break_lease(period)?.map(|left| left + more))
     }
 }
 

@@ -108,6 +108,14 @@ impl Response {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
+
+    /// The rest of the name, and the value, of each header that starts like this, in small letters; no value when it
+    /// is not plain text.
+    pub(crate) fn headers_starting_with(&self, start: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
+        self.headers
+            .iter()
+            .filter_map(move |(name, value)| Some((name.as_str().strip_prefix(start)?, value.to_str().ok())))
+    }
 }
 
 impl Client {
