@@ -20,6 +20,9 @@ use crate::{
 const TRY: Duration = Duration::from_secs(10);
 /// How long `try_lock` waits for its answer.
 const ONE_TRY: Duration = Duration::from_secs(1);
+/// How long `adopt` tries at most, and in how many tries: one that hangs must leave time for others.
+const ADOPT: Duration = Duration::from_secs(10);
+const ADOPT_TRIES: u32 = 4;
 
 /// Waits until the lock is held.
 pub(crate) fn lock(order: &Arc<Order>) -> Result<Guard> {
@@ -43,13 +46,33 @@ pub(crate) fn try_lock(order: &Arc<Order>) -> Result<Option<Guard>> {
     once().map_err(|e: Error| e.for_lock(&order.name))
 }
 
+/// Takes over a detached lock. It is not stood in line for: it is held already.
+pub(crate) fn adopt(order: Order) -> Result<Guard> {
+    let order = Arc::new(order);
+    // After a TTL there is nothing left to take over.
+    let limit = order.ttl.map_or(ADOPT, |ttl| ttl.min(ADOPT));
+    let mut vigil = Vigil::new(&order, Some(limit), ErrorKind::Unavailable);
+    let line = Line::default();
+    let mut take_over = || {
+        vigil.begin()?;
+        let mut asker = Asker::new(&order)?;
+        loop {
+            if let Some(guard) = asker.try_in_vain(&mut vigil, limit / ADOPT_TRIES)? {
+                return Ok(vigil.acquired(guard));
+            }
+            asker.wait(&mut vigil, &line)?;
+        }
+    };
+    take_over().map_err(|e: Error| e.for_lock(&order.name).during(order.operation()))
+}
+
 fn wait_for(order: &Arc<Order>, vigil: &mut Vigil<'_>) -> Result<Guard> {
     vigil.begin()?;
     let queues = &order.core.queues;
     let mut asker = None;
     if !queues.is_waited_for(&order.name) {
         let mut first = Asker::new(order)?;
-        match first.try_in_vain(vigil)? {
+        match first.try_in_vain(vigil, TRY)? {
             Some(guard) => return Ok(vigil.acquired(guard)),
             None => asker = Some(first),
         }
@@ -68,7 +91,7 @@ fn wait_for(order: &Arc<Order>, vigil: &mut Vigil<'_>) -> Result<Guard> {
         if waits {
             asker.wait(vigil, &place.line)?;
         }
-        if let Some(guard) = asker.try_in_vain(vigil)? {
+        if let Some(guard) = asker.try_in_vain(vigil, TRY)? {
             place.line.pace.reset();
             return Ok(vigil.acquired(guard));
         }
@@ -98,8 +121,8 @@ impl<'a> Asker<'a> {
     }
 
     /// One try, borne if the store is not available: `None` then, and when the lock is busy.
-    fn try_in_vain(&mut self, vigil: &mut Vigil<'_>) -> Result<Option<Guard>> {
-        match self.try_once(vigil, TRY) {
+    fn try_in_vain(&mut self, vigil: &mut Vigil<'_>, limit: Duration) -> Result<Option<Guard>> {
+        match self.try_once(vigil, limit) {
             Ok(Tried::Granted(guard)) => Ok(Some(guard)),
             Ok(Tried::Busy(busy)) => {
                 vigil.busy(busy);
@@ -116,7 +139,7 @@ impl<'a> Asker<'a> {
         let tried = match self {
             Self::Direct(order, ask) => {
                 ask.prepare(vigil.try_limit(limit));
-                match order.core.backend.try_acquire(ask) {
+                match order.try_once(ask) {
                     Ok(Attempt::Granted(grant)) => direct_guard(order, grant).map(Tried::Granted),
                     Ok(Attempt::Busy(busy)) => Ok(Tried::Busy(busy)),
                     Err(error) => Err(error),

@@ -82,7 +82,7 @@
 use std::{any::Any, cell::OnceCell, fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 pub use crate::clock::{Clock, Moment};
-use crate::{Break, Error, Holder, Mode, Result, Status, backoff::Pace, clock::Limit, id};
+use crate::{Break, Error, Holder, Mode, Result, Status, Ticket, backoff::Pace, clock::Limit, id};
 
 /// A store of locks. Object safe; an `Arc<dyn Backend>` is one too.
 pub trait Backend: Send + Sync + 'static {
@@ -112,6 +112,23 @@ pub trait Backend: Send + Sync + 'static {
     fn abandon(&self, ask: &mut Ask) -> Result<()> {
         let _ = ask;
         Ok(())
+    }
+
+    /// Takes over a lock that was [detached](Lease::detach), under a new id: [`Ask::id`]. What else the ask says
+    /// (name, mode, TTL) is the ticket's.
+    ///
+    /// The exchange of the ids is what lets one of two adopters win: it must fail unless the store still knows the
+    /// lease by [`Ticket::lease_id`], or by [`Ask::id`] already, when an earlier try of this ask was carried out and
+    /// its answer lost. The grant's `since` is a moment before this call's own request. Its fencing token is the
+    /// ticket's, whatever it says.
+    ///
+    /// # Errors
+    /// [`Error::lost`] when the store knows neither id. [`Unavailable`](crate::ErrorKind::Unavailable) is tried
+    /// again; when nobody waits for it any more, [`abandon`](Self::abandon) follows.
+    /// [`Config`](crate::ErrorKind::Config) for a ticket of another store.
+    fn adopt(&self, ask: &mut Ask, ticket: &Ticket) -> Result<Grant> {
+        let _ = (ask, ticket);
+        Err(Error::unsupported("hand a lock over").not_sent())
     }
 
     /// What the store can do. Without an implementation: a TTL of 30 s, exclusive locks only, no token.
@@ -171,6 +188,9 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
     fn abandon(&self, ask: &mut Ask) -> Result<()> {
         (**self).abandon(ask)
     }
+    fn adopt(&self, ask: &mut Ask, ticket: &Ticket) -> Result<Grant> {
+        (**self).adopt(ask, ticket)
+    }
     fn abilities(&self) -> Abilities {
         (**self).abilities()
     }
@@ -207,6 +227,21 @@ pub trait Lease: Send + 'static {
     /// [`Error::lost`] when it was not ours any more; [`Unavailable`](crate::ErrorKind::Unavailable) is tried
     /// again within the release budget.
     fn release(&mut self, call: &Call) -> Result<()>;
+
+    /// Leaves the lock in the store for who [adopts](Backend::adopt) it, right after a renewal. Gives what the
+    /// store wants to find in the ticket besides name, lease id, mode, TTL and fencing token: a text of its own,
+    /// empty if there is nothing, and no secret. A store that hands over gives its grants a
+    /// [lease id](Grant::lease_id).
+    ///
+    /// After that the lease is dropped, which must not end the lock; where nobody was left to take the ticket, it is
+    /// released first.
+    ///
+    /// # Errors
+    /// Of any kind: the lock is released then. [`Unavailable`](crate::ErrorKind::Unavailable) is tried again before.
+    fn detach(&mut self, call: &Call) -> Result<String> {
+        let _ = call;
+        Err(Error::unsupported("hand a lock over"))
+    }
 }
 
 /// The answer to one try.

@@ -207,6 +207,14 @@ impl Error {
         self
     }
 
+    /// Says more of what is behind it, unless the store did.
+    pub(crate) fn because(mut self, why: &str) -> Self {
+        if self.0.source.is_none() {
+            self.edit().source = Some(Arc::from(Box::<dyn error::Error + Send + Sync>::from(why)));
+        }
+        self
+    }
+
     fn edit(&mut self) -> &mut Inner {
         Arc::make_mut(&mut self.0)
     }

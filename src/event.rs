@@ -62,6 +62,14 @@ pub enum Event<'a> {
         /// Whether the store confirmed it.
         how: Unlocked,
     },
+    /// The lock is held on, without a guard: its [`Ticket`](crate::Ticket) was made.
+    #[non_exhaustive]
+    Detached {
+        /// The lock.
+        name: &'a str,
+        /// When it frees itself unless somebody adopts it; `None`: never.
+        ttl: Option<Duration>,
+    },
 }
 
 /// How a release went.
@@ -115,6 +123,12 @@ impl fmt::Display for Event<'_> {
             Self::Released { name, .. } => {
                 write!(f, "released lock {name:?} without an answer: its TTL frees it")
             }
+            Self::Detached { name, ttl: Some(ttl) } => {
+                write!(f, "detached lock {name:?}: free in {} unless it is adopted", Seconds(*ttl))
+            }
+            Self::Detached { name, ttl: None } => {
+                write!(f, "detached lock {name:?}: held until it is adopted or broken")
+            }
         }
     }
 }
@@ -126,7 +140,8 @@ impl Event<'_> {
             Self::Waiting { .. } => log::Level::Info,
             Self::Acquired { .. }
             | Self::Renewed { .. }
-            | Self::Released { how: Unlocked::Confirmed, .. } => log::Level::Debug,
+            | Self::Released { how: Unlocked::Confirmed, .. }
+            | Self::Detached { .. } => log::Level::Debug,
             Self::RenewalFailed { .. } | Self::Released { .. } => log::Level::Warn,
             Self::Lost { .. } => log::Level::Error,
         }
@@ -150,6 +165,8 @@ mod tests {
             Event::Renewed { name, valid_for: ms(29_000) }.to_string(),
             Event::Lost { name, error: &error }.to_string(),
             Event::Released { name, how: Unlocked::Expiring }.to_string(),
+            Event::Detached { name, ttl: Some(ms(30_000)) }.to_string(),
+            Event::Detached { name, ttl: None }.to_string(),
         ];
         assert_eq!(
             lines,
@@ -159,6 +176,8 @@ mod tests {
                 r#"renewed lock "a", valid for 29 s"#,
                 r#"lock "a": lost: it was broken by an operator"#,
                 r#"released lock "a" without an answer: its TTL frees it"#,
+                r#"detached lock "a": free in 30 s unless it is adopted"#,
+                r#"detached lock "a": held until it is adopted or broken"#,
             ]
         );
         let error = Error::new(ErrorKind::Unavailable, "reset").for_lock("a");

@@ -12,12 +12,14 @@ use std::{
 };
 
 use crate::{
-    Error, ErrorKind, Event, Result, Unlocked,
-    backend::Call,
+    Error, ErrorKind, Event, LostReason, Result, Ticket, Unlocked,
+    backend::{Call, Lease},
     clock::Limit,
+    hold::DETACH,
     keeper::Command,
     settings::Order,
     term::{Look, Term},
+    ticket::{self, Handed},
 };
 
 /// A held lock; it needs no `Locker` any more, and may be moved to and dropped on any thread.
@@ -141,15 +143,87 @@ impl Guard {
     pub fn unlock(mut self) -> Result<Unlocked> {
         self.done = true;
         match &self.keeper {
-            None => self.release_direct(),
+            None => self.release_direct(self.watch.0.take_direct()),
             Some(keeper) => self.release_kept(keeper, self.watch.0.order.settings.release_budget),
         }
     }
 
-    fn release_direct(&self) -> Result<Unlocked> {
+    /// Ends the guard and keeps the lock, for whoever [adopts](crate::Locker::adopt) the ticket within the TTL:
+    /// another process, that it is passed to as text.
+    ///
+    /// It is renewed first, so that there is a whole TTL for that. If nobody adopts it, the TTL frees it; a lock
+    /// without expiry stays until somebody breaks it. `Watch`es say `Released` from here on. It works after a shutdown
+    /// signal too.
+    ///
+    /// # Errors
+    /// `Lost`, `Shutdown` when its grace is over, `Unavailable` when the store did not confirm the renewal,
+    /// `Unsupported` where locks cannot be handed over: the lock is released then, as by [`unlock`](Self::unlock).
+    ///
+    /// # Blocking
+    /// Until the store confirms the renewal, for as long as the lock is valid and 10 s at most; if it does not, for the
+    /// release budget ([`Locker::release_budget`](crate::Locker::release_budget), 5 s) besides.
+    pub fn detach(mut self) -> Result<Ticket> {
+        self.done = true;
+        let detached = match &self.keeper {
+            None => self.detach_direct(),
+            Some(keeper) => self.detach_kept(keeper),
+        };
+        detached.map_err(|e| e.for_lock(self.name()).during("detach"))
+    }
+
+    fn detach_direct(&self) -> Result<Ticket> {
+        let term = &self.watch.0;
+        let Order { core, settings, name, mode, .. } = &*term.order;
+        // This renews.
+        let held = self.check_held();
+        let Some(mut lease) = term.take_direct() else {
+            return Err(self.over());
+        };
+        let made = held.and_then(|()| {
+            let note = lease.detach(&Call::immediate(&core.clock))?;
+            let lease_id = term.lease_id.as_deref().ok_or_else(ticket::no_lease_id)?;
+            Ok(Ticket::new(Handed { name, lease_id, token: term.token, mode: *mode, ttl: None, note }))
+        });
+        match made {
+            Ok(ticket) if term.release() => {
+                settings.tell(&Event::Detached { name, ttl: None });
+                Ok(ticket)
+            }
+            made => self.release_direct(Some(lease)).and(made.and_then(|_| Err(self.over()))),
+        }
+    }
+
+    fn detach_kept(&self, keeper: &Link) -> Result<Ticket> {
+        if keeper.is_this_thread() {
+            let what = "detach inside a callback of this lock";
+            return self
+                .release_kept(keeper, Duration::ZERO)
+                .and(Err(self.error(ErrorKind::Unsupported, what)));
+        }
+        let limit = self.valid_for().map_or(DETACH, |left| left.min(DETACH));
+        let (reply, answer) = mpsc::channel();
+        if keeper.commands.send(Command::Detach(reply)).is_err() {
+            return Err(self.over());
+        }
+        let limit = limit + self.watch.0.order.settings.release_budget;
+        if let Some(answer) = receive(&answer, &self.limit(limit)) {
+            return answer;
+        }
+        // The keeper gives no ticket any more once the word has fallen, or it did so just now.
+        if self.watch.0.release() {
+            return Err(self.error(ErrorKind::Unavailable, "no answer to the renewal in time"));
+        }
+        answer.recv().unwrap_or_else(|_| Err(self.over()))
+    }
+
+    /// How it ended before anybody asked for that.
+    fn over(&self) -> Error {
+        self.watch.check().err().unwrap_or_else(|| Error::lost(LostReason::Failed))
+    }
+
+    fn release_direct(&self, lease: Option<Box<dyn Lease>>) -> Result<Unlocked> {
         let term = &self.watch.0;
         let Order { core, settings, name, .. } = &*self.watch.0.order;
-        let lease = term.take_direct();
         if !term.release() {
             return Err(term.loss());
         }
@@ -229,7 +303,7 @@ impl Drop for Guard {
         }
         // A panic of the store's must not become an abort because this one is dropped by another panic.
         let _ = panic::catch_unwind(panic::AssertUnwindSafe(|| match &self.keeper {
-            None => drop(self.release_direct()),
+            None => drop(self.release_direct(self.watch.0.take_direct())),
             Some(keeper) => {
                 let Order { core, settings, .. } = &*self.watch.0.order;
                 let is_mute = core.mute.load(Ordering::SeqCst);

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    Error, ErrorKind, Event, LostReason, Result, Unlocked,
+    Error, ErrorKind, Event, LostReason, Result, Ticket, Unlocked,
     backend::{self, Call, Grant},
     backoff,
     clock::{Appointment, Limit, Moment},
@@ -18,18 +18,23 @@ use crate::{
     lease::{Lease, Outcome, Step, Ttl},
     settings::Order,
     term::{Look, Start, Term},
+    ticket::{self, Handed},
 };
 
 /// How often a keeper looks whether the grace of a shutdown is over.
 const GRACE_LOOK: Duration = Duration::from_millis(250);
 /// How long a lock without expiry is tried to be released: nothing else frees it.
 pub(crate) const NO_EXPIRY_RELEASE: Duration = Duration::from_secs(600);
+/// How long the renewal of a lock that is detached is tried.
+pub(crate) const DETACH: Duration = Duration::from_secs(10);
 
 pub(crate) struct Hold {
     order: Arc<Order>,
     term: Arc<Term>,
     machine: Lease,
     lease: Box<dyn backend::Lease>,
+    /// As it was given.
+    ttl: Option<Duration>,
     /// From the first on, so that a clock moved by hand does not pass it by.
     appointment: Appointment,
     /// Tells the loss if this ends in a panic of the store's.
@@ -44,8 +49,8 @@ impl Hold {
     pub(crate) fn new(order: Arc<Order>, grant: Grant) -> Result<Self> {
         let Grant { mut lease, since, token, id, ttl } = grant;
         let clock = &order.core.clock;
-        let ttl = ttl.unwrap_or(order.ttl).map(Ttl::new);
-        let mut machine = Lease::new(ttl, order.auto_renew, since, backoff::roll());
+        let ttl = ttl.unwrap_or(order.ttl);
+        let mut machine = Lease::new(ttl.map(Ttl::new), order.auto_renew, since, backoff::roll());
         let budget = order.settings.release_budget;
         let give_back = |lease: &mut Box<dyn backend::Lease>| {
             // Best effort: at worst its TTL frees it.
@@ -76,7 +81,7 @@ impl Hold {
         if let Step::Wait(until) = machine.step(order.core.clock.now()) {
             appointment.set(until);
         }
-        Ok(Self { order, term: Arc::new(term), machine, lease, appointment, armed: true })
+        Ok(Self { order, term: Arc::new(term), machine, lease, ttl, appointment, armed: true })
     }
 
     pub(crate) fn term(&self) -> &Arc<Term> {
@@ -85,14 +90,21 @@ impl Hold {
 
     /// The life of a held lock.
     pub(crate) fn run(mut self, inbox: &Receiver<Command>) {
-        let end = self.keep(inbox);
-        self.armed = false;
-        let (reply, how) = match end {
-            End::Lost => return self.lost(),
-            End::Stopped(reply) => (reply, self.release()),
-        };
-        if let Some(reply) = reply {
-            let _ = reply.send(how);
+        match self.keep(inbox) {
+            End::Lost => {
+                self.armed = false;
+                self.lost();
+            }
+            End::Stopped(reply) => {
+                self.armed = false;
+                let how = self.release();
+                if let Some(reply) = reply {
+                    let _ = reply.send(how);
+                }
+            }
+            End::Detached(reply) => {
+                let _ = reply.send(self.detach());
+            }
         }
     }
 
@@ -178,6 +190,54 @@ impl Hold {
         }
     }
 
+    /// Hands the lease over to whoever gets the ticket; without one, lets it go.
+    fn detach(&mut self) -> Result<Ticket> {
+        let made = self.make_ticket();
+        self.armed = false;
+        let error = match made {
+            // The word decides: its guard, which waits for this, may give up.
+            Ok(ticket) if self.term.release() => {
+                self.machine.release(self.order.core.clock.now());
+                let event = Event::Detached { name: &self.order.name, ttl: self.ttl };
+                self.order.settings.tell(&event);
+                return Ok(ticket);
+            }
+            Ok(_) => Error::bare(ErrorKind::Released),
+            Err(error) => error,
+        };
+        self.release().and(Err(error))
+    }
+
+    /// Renews, so that there is a whole TTL to adopt the lock in.
+    fn make_ticket(&mut self) -> Result<Ticket> {
+        let clock = self.order.core.clock.clone();
+        let left = self.machine.valid_until().saturating_since(clock.now());
+        let mut retry = Retry::new(Limit::after(&clock, left.min(DETACH)));
+        let mut error = Error::lost(LostReason::Expired);
+        while let Some(time) = retry.next() {
+            let detached = self.renew().and_then(|()| match self.term.look() {
+                Look::Held => self.lease.detach(&Call::lasting(&clock, time)),
+                Look::Lost => Err(self.term.loss()),
+                Look::Released => Err(Error::bare(ErrorKind::Released)),
+            });
+            match detached {
+                Ok(note) => {
+                    return Ok(Ticket::new(Handed {
+                        name: &self.order.name,
+                        lease_id: self.term.lease_id.as_deref().ok_or_else(ticket::no_lease_id)?,
+                        token: self.term.token,
+                        mode: self.order.mode,
+                        ttl: self.ttl,
+                        note,
+                    }));
+                }
+                Err(e) if e.is_retryable() => error = e,
+                Err(e) => return Err(e),
+            }
+        }
+        Err(error)
+    }
+
     fn lost(&mut self) {
         let error = self.term.loss();
         let name = &*self.order.name;
@@ -245,12 +305,15 @@ impl Hold {
 enum End {
     Lost,
     Stopped(Option<Sender<Result<Unlocked>>>),
+    /// Its guard wants a ticket.
+    Detached(Sender<Result<Ticket>>),
 }
 
 impl End {
     fn of(command: Result<Command, RecvError>) -> Self {
         match command {
             Ok(Command::Stop(reply)) => Self::Stopped(Some(reply)),
+            Ok(Command::Detach(reply)) => Self::Detached(reply),
             _ => Self::Stopped(None),
         }
     }

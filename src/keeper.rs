@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    Error, ErrorKind, Result, Unlocked,
+    Error, ErrorKind, Result, Ticket, Unlocked,
     backend::{Ask, Attempt, Busy},
     backoff::{self, Backoff, Pace},
     clock::Limit,
@@ -29,6 +29,7 @@ pub(crate) enum Command {
     Wait(Slice),
     Renew(Sender<Result<()>>),
     Stop(Sender<Result<Unlocked>>),
+    Detach(Sender<Result<Ticket>>),
 }
 
 /// One piece of a wait.
@@ -107,7 +108,7 @@ impl Seek {
                     Err(error) => Answer::Failed(error),
                 },
                 Command::Wait(slice) => Answer::Waited(self.wait(slice)),
-                Command::Renew(_) | Command::Stop(_) => continue,
+                Command::Renew(_) | Command::Stop(_) | Command::Detach(_) => continue,
             };
             if outbox.send(answer).is_err() {
                 break;
@@ -118,7 +119,7 @@ impl Seek {
 
     fn try_once(&mut self, limit: Duration) -> Result<Result<Hold, Busy>> {
         self.ask.prepare(Limit::after(&self.order.core.clock, limit));
-        match self.order.core.backend.try_acquire(&mut self.ask) {
+        match self.order.try_once(&mut self.ask) {
             Ok(Attempt::Granted(grant)) => {
                 self.unclear = false;
                 Hold::new(self.order.clone(), grant).map(Ok)

@@ -135,6 +135,7 @@ mod settings;
 mod signal;
 mod term;
 mod threads;
+mod ticket;
 mod vigil;
 mod watchdog;
 
@@ -144,3 +145,4 @@ pub use guard::{Guard, Watch};
 pub use holder::{Break, Holder, Mode, Status};
 pub use locker::Locker;
 pub use request::LockRequest;
+pub use ticket::Ticket;

@@ -9,7 +9,8 @@ use std::{
 };
 
 use crate::{
-    Break, Error, ErrorKind, Event, Guard, Holder, LockRequest, OnLost, Result, Status, address,
+    Break, Error, ErrorKind, Event, Guard, Holder, LockRequest, OnLost, Result, Status, Ticket, acquire,
+    address,
     backend::{Backend, Call},
     clock::Limit,
     guard::receive,
@@ -144,6 +145,27 @@ impl Locker {
     /// A lock with options.
     pub fn request(&self, name: &str) -> LockRequest {
         LockRequest::new(Order::new(self.core.clone(), self.settings.clone(), name))
+    }
+
+    /// Takes over a lock that another process, or this one, [detached](Guard::detach): it is held all the while, and
+    /// nobody gets in between. The lease goes on under a new id, so that one of two who adopt has it, and a ticket
+    /// works once.
+    ///
+    /// TTL, mode and fencing token are the ticket's; the lock is renewed from now on. `ticket` must be of the same
+    /// store, opened in whatever way.
+    ///
+    /// # Errors
+    /// `Lost` when it came too late, was used already, or the lock was broken meanwhile; `Shutdown`; `Config` for a
+    /// ticket of another store; `Unsupported` where locks cannot be handed over; `Unavailable` when the store did not
+    /// answer in time: the lock is then free as soon as can be, after its TTL at the latest. (One without expiry may
+    /// be left held: break it.)
+    ///
+    /// # Blocking
+    /// For the TTL at most, and for no longer than 10 s or [`patience`](Self::patience).
+    pub fn adopt(&self, ticket: &Ticket) -> Result<Guard> {
+        Order::adopting(self.core.clone(), self.settings.clone(), ticket)
+            .map_err(|e| e.for_lock(ticket.name()))
+            .and_then(acquire::adopt)
     }
 
     /// Who holds the lock now.

@@ -27,9 +27,9 @@ use std::{
 };
 
 use crate::{
-    Break, Error, ErrorKind, Holder, LostReason, Mode, Result, Status,
+    Break, Error, ErrorKind, Holder, LostReason, Mode, Result, Status, Ticket,
     backend::{Abilities, Ask, Attempt, Backend, Busy, Call, Clock, Grant, Lease, Moment},
-    clock, fencing,
+    clock, fencing, id,
 };
 
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
@@ -43,6 +43,8 @@ struct World {
     clock: Clock,
     state: Mutex<State>,
     changed: Condvar,
+    /// Tells its tickets from those of other stores, in other processes too; made for the first.
+    id: OnceLock<String>,
 }
 
 #[derive(Default)]
@@ -87,7 +89,7 @@ impl Store {
 
     /// An empty store whose time a test moves.
     pub fn with_clock(clock: Clock) -> Self {
-        Self(Arc::new(World { clock, state: Mutex::default(), changed: Condvar::new() }))
+        Self(Arc::new(World { clock, state: Mutex::default(), changed: Condvar::new(), id: OnceLock::new() }))
     }
 
     /// The store of `memory:` addresses.
@@ -116,6 +118,10 @@ impl Store {
 impl World {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn id(&self) -> &str {
+        self.id.get_or_init(id::uuid)
     }
 
     /// One call from outside, with the faults that a test asked for.
@@ -159,6 +165,11 @@ impl Lock {
             None if self.held.is_empty() => Err(LostReason::Expired),
             None => Err(LostReason::Taken),
         }
+    }
+
+    /// Whether a lease has this id, or had it until an operator broke it.
+    fn knows(&self, id: &str) -> bool {
+        self.held.iter().any(|held| held.id == id) || self.broken.iter().any(|broken| broken == id)
     }
 
     fn status(&self, name: &str) -> Status {
@@ -251,6 +262,29 @@ impl Backend for Store {
         })
     }
 
+    fn adopt(&self, ask: &mut Ask, ticket: &Ticket) -> Result<Grant> {
+        if ticket.note() != self.0.id() {
+            let what = "the ticket is of another memory store: such a store is within one process";
+            return Err(Error::new(ErrorKind::Config, what).not_sent());
+        }
+        let since = ask.call().now();
+        let (name, new) = (ask.name().to_owned(), ask.id().to_owned());
+        let holder = ask.holder().clone().with_since(clock::wall());
+        self.0.call(|state, now| {
+            let lock = state.locks.entry(name.clone()).or_default();
+            lock.expire(now);
+            // It has the new id already when the answer to an earlier try was lost.
+            let id = if lock.knows(&new) { &new } else { ticket.lease_id() };
+            let held = lock.find(id).map_err(Error::lost)?;
+            held.id.clone_from(&new);
+            held.holder = holder;
+            held.until = end(now, held.ttl);
+            Ok(())
+        })?;
+        let lease = Lent { world: self.0.clone(), name, id: new.clone() };
+        Ok(Grant::new(lease, since).lease_id(new))
+    }
+
     fn status(&self, name: &str, _: &Call) -> Result<Status> {
         self.0.call(|state, now| {
             let lock = state.locks.entry(name.to_owned()).or_default();
@@ -325,6 +359,10 @@ impl Lease for Lent {
             lock.held.retain(|held| held.id != self.id);
             Ok(())
         })
+    }
+
+    fn detach(&mut self, _: &Call) -> Result<String> {
+        Ok(self.world.id().to_owned())
     }
 }
 

@@ -8,8 +8,8 @@ use std::{
 };
 
 use crate::{
-    Error, ErrorKind, Event, Holder, Mode, OnLost, Result,
-    backend::{Abilities, Ask, Backend, Clock, Wanted},
+    Error, ErrorKind, Event, Holder, LostReason, Mode, OnLost, Result, Ticket,
+    backend::{Abilities, Ask, Attempt, Backend, Clock, Wanted},
     error::Seconds,
     lease::Ttl,
     queue::Queues,
@@ -116,6 +116,8 @@ pub(crate) struct Order {
     pub(crate) ttl: Option<Duration>,
     pub(crate) no_expiry: bool,
     pub(crate) auto_renew: bool,
+    /// Of the lock that is to be taken over, if it is not to be asked for.
+    pub(crate) ticket: Option<Arc<Ticket>>,
 }
 
 impl Order {
@@ -131,7 +133,45 @@ impl Order {
             ttl: None,
             no_expiry: false,
             auto_renew: true,
+            ticket: None,
         }
+    }
+
+    /// A lock that somebody else detached.
+    ///
+    /// # Errors
+    /// `Name`, when this store can have no lock of such a name.
+    pub(crate) fn adopting(core: Arc<Core>, settings: Arc<Settings>, ticket: &Ticket) -> Result<Self> {
+        let mut order = Self::new(core, settings, ticket.name());
+        order.mode = ticket.mode();
+        order.fenced = ticket.fencing_token().is_some();
+        // As it was given, which is not for this store's settings to judge.
+        order.ttl = ticket.ttl();
+        order.no_expiry = ticket.ttl().is_none();
+        order.ticket = Some(Arc::new(ticket.clone()));
+        check_name(&*order.core.backend, &order.name)?;
+        Ok(order)
+    }
+
+    /// What is being done, for errors.
+    pub(crate) fn operation(&self) -> &'static str {
+        if self.ticket.is_some() { "adopt" } else { "acquire" }
+    }
+
+    /// Asks the store once: for the lock, or for one that was detached.
+    pub(crate) fn try_once(&self, ask: &mut Ask) -> Result<Attempt> {
+        let backend = &self.core.backend;
+        let Some(ticket) = &self.ticket else {
+            return backend.try_acquire(ask);
+        };
+        let mut grant = backend.adopt(ask, ticket).map_err(|e| match e.lost_reason() {
+            Some(LostReason::Expired | LostReason::Taken) => {
+                e.because("the ticket came too late, or was used already")
+            }
+            _ => e,
+        })?;
+        grant.token = ticket.fencing_token();
+        Ok(Attempt::Granted(grant))
     }
 
     /// Checks all that can be wrong with it, and settles the TTL.

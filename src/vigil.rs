@@ -97,7 +97,7 @@ impl<'a> Vigil<'a> {
 
     /// The store failed: keeps why, to be told if the wait ends by it.
     pub(crate) fn failed(&mut self, error: Error) -> Error {
-        let error = error.for_lock(&self.order.name).during("acquire");
+        let error = error.for_lock(&self.order.name).during(self.order.operation());
         if error.kind() == ErrorKind::Unavailable {
             log::debug!(target: "leasehold", "{error}");
             match &self.line {

@@ -33,7 +33,7 @@ use std::{
 };
 
 use crate::{
-    Break, Error, ErrorKind, Holder, LostReason, Mode, Result, Status,
+    Break, Error, ErrorKind, Holder, LostReason, Mode, Result, Status, Ticket,
     backend::{Abilities, Ask, Attempt, Backend, Busy, Call, Grant, Lease, Moment},
     clock, fencing,
 };
@@ -42,6 +42,10 @@ use record::{Content, WIDTH};
 
 /// After so long a wait the holder's name is checked against the kernel's list.
 const LOOK_CLOSER: Duration = Duration::from_millis(50);
+
+/// Why a lock of this store stays in its process.
+const HAND_OVER: &str = "hand a lock over: the kernel keeps a file lock for the process that took it, and frees it with \
+     that; only a store with leases can";
 
 /// A directory of lock files.
 #[derive(Clone, Debug)]
@@ -123,6 +127,10 @@ impl Backend for Store {
         let slice = ask.slice();
         ask.scratch::<Waiting>().sleep.until_closed(&path, slice);
         Ok(())
+    }
+
+    fn adopt(&self, _: &mut Ask, _: &Ticket) -> Result<Grant> {
+        Err(Error::unsupported(HAND_OVER))
     }
 
     fn status(&self, name: &str, _: &Call) -> Result<Status> {
@@ -256,5 +264,9 @@ impl Lease for Held {
     fn release(&mut self, _: &Call) -> Result<()> {
         self.locked = None;
         Ok(())
+    }
+
+    fn detach(&mut self, _: &Call) -> Result<String> {
+        Err(Error::unsupported(HAND_OVER))
     }
 }

@@ -7,7 +7,8 @@ use std::{
 };
 
 use leasehold::{
-    Break, Error, ErrorKind, Event, Guard, Holder, LockRequest, Locker, Mode, Status, Unlocked, Watch,
+    Break, Error, ErrorKind, Event, Guard, Holder, LockRequest, Locker, Mode, Status, Ticket, Unlocked,
+    Watch,
     backend::{Abilities, Ask, Attempt, Backend, Busy, Call, Clock, Grant},
     memory,
 };
@@ -283,6 +284,7 @@ fn the_types_are_what_threads_and_catch_unwind_want() {
     good::<Error>();
     good::<Holder>();
     good::<Status>();
+    good::<Ticket>();
     good::<Abilities>();
     sent::<memory::Store>();
     sent::<leasehold::file::Store>();

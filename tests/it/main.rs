@@ -4,6 +4,7 @@
 mod bounds;
 mod faults;
 mod file;
+mod handover;
 mod lock;
 mod loss;
 mod processes;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use leasehold::{
-    Error, ErrorKind, Locker, LostReason, Result,
+    Error, ErrorKind, Locker, LostReason, Result, Ticket,
     backend::{Abilities, Ask, Attempt, Backend, Busy, Call, Grant, Lease, Moment},
 };
 
@@ -34,6 +34,7 @@ fn role() {
         "hold" => hold(&arguments),
         "count" => count(&arguments),
         "watch" => watch(&arguments),
+        "adopt" => crate::handover::adopt(&arguments),
         "try" => crate::file::try_it(&arguments),
         #[cfg(target_os = "linux")]
         "no-descriptors" => crate::file::no_descriptors(&arguments),
@@ -166,10 +167,10 @@ fn a_killed_holder_leaves_the_lock_to_a_waiter_at_once() {
 
 /// A service of leases, for processes: a table, and a clock of its own.
 #[derive(Default)]
-struct Service(Mutex<std::collections::HashMap<String, (String, Instant, u64)>>);
+pub(crate) struct Service(Mutex<std::collections::HashMap<String, (String, Instant, u64)>>);
 
 impl Service {
-    fn start() -> String {
+    pub(crate) fn start() -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let service = Arc::new(Self::default());
@@ -200,6 +201,14 @@ impl Service {
             "acquire" if free || ours => *entry = (id.to_owned(), until, entry.2 + u64::from(!ours)),
             "renew" if ours => entry.1 = until,
             "release" if ours => entry.1 = now,
+            // The id is the old one and the new one.
+            "change" => {
+                let (old, new) = id.split_once('>').unwrap();
+                if free || (entry.0 != old && entry.0 != new) {
+                    return "no".to_owned();
+                }
+                *entry = (new.to_owned(), until, entry.2);
+            }
             _ => return "no".to_owned(),
         }
         entry.2.to_string()
@@ -208,7 +217,7 @@ impl Service {
 
 /// That service as a store.
 #[derive(Clone)]
-struct Remote(String);
+pub(crate) struct Remote(pub(crate) String);
 
 impl Remote {
     fn ask(&self, line: &str, call: &Call) -> std::io::Result<Option<u64>> {
@@ -242,9 +251,19 @@ impl Backend for Remote {
             None => Attempt::Busy(Busy::default()),
             Some(token) => {
                 let lent = Lent { remote: self.clone(), words };
-                Attempt::Granted(Grant::new(lent, since).fencing_token(token))
+                Attempt::Granted(Grant::new(lent, since).fencing_token(token).lease_id(ask.id()))
             }
         })
+    }
+    fn adopt(&self, ask: &mut Ask, ticket: &Ticket) -> Result<Grant> {
+        let since = ask.call().now();
+        let ttl = ask.ttl().unwrap().as_millis();
+        let change = format!("change {} {}>{} {ttl}", ask.name(), ticket.lease_id(), ask.id());
+        if self.ask(&change, ask.call()).map_err(down)?.is_none() {
+            return Err(Error::lost(LostReason::Taken));
+        }
+        let words = format!("{} {} {ttl}", ask.name(), ask.id());
+        Ok(Grant::new(Lent { remote: self.clone(), words }, since).lease_id(ask.id()))
     }
 }
 
@@ -261,6 +280,9 @@ impl Lease for Lent {
             Some(_) => Ok(()),
             None => Err(Error::lost(LostReason::Taken)),
         }
+    }
+    fn detach(&mut self, _: &Call) -> Result<String> {
+        Ok(String::new())
     }
 }
 

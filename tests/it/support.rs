@@ -66,6 +66,7 @@ impl Told {
                 Event::RenewalFailed { .. } => "renewal failed",
                 Event::Lost { .. } => "lost",
                 Event::Released { .. } => "released",
+                Event::Detached { .. } => "detached",
                 _ => "other",
             };
             lines.lock().unwrap().push(format!("{kind}: {event}"));
