@@ -22,6 +22,7 @@ const SOON: Duration = Duration::from_secs(30);
 
 const BACKEND: &str = env!("CARGO_BIN_EXE_backend");
 const BUILD_RS: &str = env!("CARGO_BIN_EXE_build_rs");
+const HANDOVER: &str = env!("CARGO_BIN_EXE_handover");
 const LEADER: &str = env!("CARGO_BIN_EXE_leader");
 const MIGRATION: &str = env!("CARGO_BIN_EXE_migration");
 const RUN_LOCKED: &str = env!("CARGO_BIN_EXE_run_locked");
@@ -191,6 +192,37 @@ fn build_rs_generates_once_in_two_runs_at_once() {
     }
     assert_eq!(writes, 1);
     assert_eq!(fs::read_to_string(dir.0.join("gen.rs")).unwrap(), "pub const X: u32 = 1;");
+}
+
+#[test]
+fn handover_says_why_a_file_lock_stays_and_leaves_it_free() {
+    let dir = Dir::new("stays");
+    let (status, said) = ends(Command::new(HANDOVER).env("LEASE_STORE", dir.address()));
+    assert_eq!(status, Some(1));
+    let begin =
+        "Error: lock \"deploy\": detach: not supported: this store cannot hand a lock over: the kernel keeps";
+    assert!(said.concat().starts_with(begin), "{said:?}");
+    assert!(dir.locker().try_lock("deploy").unwrap().is_some(), "released");
+}
+
+#[test]
+fn handover_says_what_is_wrong_with_its_ticket() {
+    let ticket = Locker::open("memory:").unwrap().lock("deploy").unwrap().detach().unwrap().to_string();
+    let adopt = |ticket: &str| {
+        let mut command = Command::new(HANDOVER);
+        ends(command.env("LEASE_STORE", "memory:").env("LEASE_TICKET", ticket))
+    };
+    for (ticket, says) in [
+        ("", "read a ticket: wrong setting: it is empty"),
+        ("hello", "it does not begin with `leasehold-ticket:`"),
+        (&ticket[..ticket.len() - 3], "it is cut short"),
+        (&ticket.replace("deploy", "destroy"), "it was changed on its way"),
+        (&ticket, "the ticket is of another memory store"),
+    ] {
+        let (status, said) = adopt(ticket);
+        assert_eq!(status, Some(1));
+        assert!(said.concat().contains(says), "{said:?}");
+    }
 }
 
 #[test]
