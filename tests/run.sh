@@ -2,7 +2,7 @@
 # Runs every test, and closes with one line: N passed, N failed.
 #
 #   tests/run.sh            all
-#   tests/run.sh NAME...    some: unit api run_locked azure users doc
+#   tests/run.sh NAME...    some: unit api run_locked azure peers users doc
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -41,7 +41,9 @@ azurite=tests/servers/azurite
 free_port() {
     node -e 's = require("net").createServer().listen(0, "127.0.0.1", () => { console.log(s.address().port); s.close() })'
 }
-start_azurite() {
+azurite_runs=
+start_azurite() { # once, whoever asks
+    [ -z "$azurite_runs" ] || return 0
     need node "install Node 20 or later (Debian: apt-get install nodejs npm)"
     need npm "install Node 20 or later (Debian: apt-get install nodejs npm)"
     need openssl "install openssl (Debian: apt-get install openssl)"
@@ -70,6 +72,16 @@ start_azurite() {
         done
         export "LEASEHOLD_AZURITE${tls:+_HTTPS}=$scheme://127.0.0.1:$port/devstoreaccount1"
     done
+    azurite_runs=yes
+}
+
+# Programs that lock as Go libraries do, from the committed module files. Go itself decides what is to be built anew.
+build_peers() {
+    need go "install Go 1.23 or later, see https://go.dev/doc/install"
+    [ -z "$missing" ] || return 1
+    mkdir "$work/peers"
+    (cd tests/peers && go build -mod=readonly -buildvcs=false -o "$work/peers/" ./cmd/...) || return 1
+    export LEASEHOLD_PEERS=$work/peers
 }
 
 run() { # run CARGO-TEST-ARGUMENT...
@@ -82,7 +94,7 @@ run() { # run CARGO-TEST-ARGUMENT...
 
 # Tests that are not run by a plain `cargo test` are run here.
 all=(-- --include-ignored)
-for part in "${@:-unit api run_locked azure users doc}"; do
+for part in "${@:-unit api run_locked azure peers users doc}"; do
     for name in $part; do
         case $name in
             unit) run --lib --features azure "${all[@]}" ;;
@@ -96,11 +108,15 @@ for part in "${@:-unit api run_locked azure users doc}"; do
                 start_azurite || { status=1; continue; }
                 # `cargo test` of one test alone does not build the programs that it runs.
                 cargo build --features azure --examples || status=1
-                run --features azure --test azure "${all[@]}"
+                run --features azure --test azure "${all[@]}" --skip peers::
+                ;;
+            peers)
+                { start_azurite && build_peers; } || { status=1; continue; }
+                run --features azure --test azure peers:: "${all[@]}"
                 ;;
             users) run --package user-programs "${all[@]}" ;;
             doc) run --doc "${all[@]}" ;;
-            *) echo "tests/run.sh: no such part: $name (unit api run_locked azure users doc)" >&2; exit 1 ;;
+            *) echo "tests/run.sh: no such part: $name (unit api run_locked azure peers users doc)" >&2; exit 1 ;;
         esac
     done
 done

@@ -17,6 +17,7 @@
 //! - **Rights**: the account's key, or a SAS of the container that may create and write (`cw`; with
 //!   `create_container`, one of the account).
 //! - **Names**: every byte but `A-Z a-z 0-9 - _ .` is written `~2F`; a blob never belongs to two names.
+//! - **Beside Go programs**: [`Names`] makes the locks those of goazurelocking or go-azuremutex as well.
 //! - **Waiting** is asking: at jittered pauses of 100 ms growing to 1 s ([`Locker::poll`](crate::Locker::poll)).
 //! - **Break**: the service lets a broken lease run to its end before it gives the next one; its holder is told by
 //!   its next renewal at the latest. [`Break::Now`](crate::Break::Now) frees it at once, beside that holder.

@@ -10,8 +10,33 @@ use crate::{Error, ErrorKind, Result};
 pub(super) const GOAZURELOCKING_CONTAINER: &str = "azlockcontainer";
 const GOAZURELOCKING_START: &str = "azlk-";
 
-/// How the blob of a lock is named: a choice of [`Builder::names`](super::Builder::names), and of `?names=` in an
-/// address. All who share a container make the same one: only programs that agree on the blob exclude each other.
+/// How the blob of a lock is named: as this library does it, or as a Go library whose locks are to be the same.
+///
+/// A choice of [`Builder::names`](super::Builder::names), and of `?names=` in an address. All who share a container
+/// make the same one: only programs that agree on the blob exclude each other.
+///
+/// ```no_run
+/// use leasehold::{Locker, azure};
+///
+/// let guard = Locker::open("azure:?names=goazurelocking")?.lock("nightly-import")?;
+/// // or
+/// let container = azure::Account::from_env()?.container("mutexes");
+/// let locker = Locker::new(container.names(azure::Names::AzMutex).build()?);
+/// # Ok::<(), leasehold::Error>(())
+/// ```
+///
+/// The Go libraries take the lease of the same blob, so that they and this one exclude each other, and a crash of
+/// either frees the lock within its TTL: 15 to 60 s for goazurelocking, 60 s for go-azuremutex. What they do not see
+/// or do:
+///
+/// - **Shared locks**: they know exclusive ones alone, and take a lock beside readers.
+/// - **The holder**: they do not write it, and do not read ours.
+/// - **Fencing tokens**: they have none, so that a resource that asks for one has to do without for them.
+/// - **Metadata**: both put an empty blob over one that nobody holds, before each lock (goazurelocking) or each try
+///   (go-azuremutex), and so wipe the metadata that others wrote. The service refuses that for a held one.
+/// - **Losses**: goazurelocking panics at a renewal that fails, go-azuremutex logs it and works on.
+///
+/// A prefix does not go with their names: the key `ci/x` of go-azuremutex is the lock `ci/x`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Names {

@@ -1,11 +1,12 @@
 //! The Azure store, on a real Azurite and on servers that misbehave.
 //!
-//! `tests/run.sh azure` installs and starts Azurite, and runs these.
+//! `tests/run.sh azure` installs and starts Azurite, and runs these; `tests/run.sh peers` those beside Go programs.
 #![allow(clippy::disallowed_methods, reason = "tests measure real time and start real threads")]
 
 mod blob;
 mod fault_server;
 mod faults;
+mod peers;
 mod store;
 mod support;
 mod weather;

@@ -42,7 +42,7 @@ fn role() {
 }
 
 /// A process with a role, which ends with the test.
-struct Actor {
+pub(crate) struct Actor {
     child: Child,
     said: BufReader<ChildStdout>,
 }
@@ -54,21 +54,31 @@ impl Actor {
 
     /// One that trusts these certificates, and the machine's own otherwise.
     fn with(role: &str, arguments: &[&str], certificates: Option<&str>) -> Self {
-        let mut command = Command::new(env::current_exe().unwrap());
-        command.args(["--exact", "weather::role", "--ignored", "--nocapture", "--test-threads=1"]);
-        command.env("LEASEHOLD_ROLE", role).env("LEASEHOLD_ARGUMENTS", arguments.join("\n"));
+        let mut command = Self::command("weather::role", role, arguments);
         command.env_remove("SSL_CERT_FILE").env_remove("SSL_CERT_DIR");
         if let Some(file) = certificates {
             command.env("SSL_CERT_FILE", file);
         }
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        Self::run(command.stdin(Stdio::null()))
+    }
+
+    /// This program again, for the one test in it that plays roles.
+    pub(crate) fn command(test: &str, role: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"]);
+        command.env("LEASEHOLD_ROLE", role).env("LEASEHOLD_ARGUMENTS", arguments.join("\n"));
+        command
+    }
+
+    pub(crate) fn run(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let said = BufReader::new(child.stdout.take().unwrap());
         Self { child, said }
     }
 
     /// The next line that it says.
     #[track_caller]
-    fn hear(&mut self) -> String {
+    pub(crate) fn hear(&mut self) -> String {
         let mut line = String::new();
         loop {
             line.clear();
@@ -81,9 +91,19 @@ impl Actor {
 
     /// Waits for its end. What it still prints is dropped.
     #[track_caller]
-    fn ends_well(&mut self) {
+    pub(crate) fn ends_well(&mut self) {
         std::io::copy(&mut self.said, &mut std::io::sink()).unwrap();
         assert!(self.child.wait().unwrap().success(), "an assertion failed in a process");
+    }
+
+    /// Ends what it reads, for a process that was given a pipe.
+    pub(crate) fn hear_no_more(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
+    pub(crate) fn dies(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     fn signal(&self, signal: Signal) {
@@ -99,7 +119,7 @@ impl Drop for Actor {
 }
 
 /// Says a line to the test that started this process.
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     println!("\n@{line}");
     std::io::stdout().flush().unwrap();
 }
@@ -110,10 +130,10 @@ fn locker_at(endpoint: &str, container: &str) -> Locker {
 }
 
 /// A directory of one test, gone with it.
-struct Dir(PathBuf);
+pub(crate) struct Dir(pub(crate) PathBuf);
 
 impl Dir {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let path = env::temp_dir().join(format!("leasehold-azure-{}-{name}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();
@@ -133,7 +153,7 @@ fn now() -> u64 {
     u64::try_from(now.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap()
 }
 
-fn read_number(path: &Path) -> u64 {
+pub(crate) fn read_number(path: &Path) -> u64 {
     fs::read_to_string(path).unwrap().parse().unwrap()
 }
 
@@ -220,7 +240,7 @@ fn a_killed_holder_leaves_the_lock_within_its_ttl() {
     assert_eq!(holder.hear(), "held");
     let locker = locker_at(&endpoint, &container);
     assert!(locker.try_lock("x").unwrap().is_none());
-    holder.child.kill().unwrap();
+    holder.dies();
     let (guard, took) = timed(|| locker.request("x").timeout(LONG).lock().unwrap());
     println!("had the lock {took:?} after the kill, of a TTL of {TTL:?}");
     assert!(guard.is_held() && took <= TTL + ms(1500), "{took:?}");
