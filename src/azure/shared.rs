@@ -74,8 +74,8 @@ impl Waiting {
 /// A gate that a writer keeps.
 struct Gate {
     id: String,
-    since: Moment,
-    /// The entries of those who were in when it was taken.
+    /// Since when it surely is ours, with all entries known of those who were in.
+    since: Option<Moment>,
     entries: Vec<Listed>,
 }
 
@@ -110,18 +110,20 @@ pub(super) fn is_entry(part: &str) -> bool {
 }
 
 impl Gate {
-    /// Keeps it, by a renewal when one is due. `None`: it was lost.
-    fn keep(mut self, gate: &Calls<'_>, call: &Call) -> Result<Option<Self>> {
-        let now = call.now();
-        if now.saturating_since(self.since) >= RENEW_GATE {
-            match gate.renew(&self.id) {
-                Ok(()) => self.since = now,
-                Err(e) if e.kind() == ErrorKind::Lost => return Ok(None),
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(Some(self))
+    fn new() -> Self {
+        Self { id: id::uuid(), since: None, entries: Vec::new() }
     }
+}
+
+/// What a writer finds behind the gate.
+enum Inside {
+    /// There is none: nobody has ever shared the lock.
+    NoGate,
+    /// Another is at the gate, or was since we were.
+    NotOurs,
+    /// A reader.
+    Reader(Busy),
+    Nobody,
 }
 
 impl Inner {
@@ -196,42 +198,35 @@ impl Inner {
             return Ok(Some(Busy::default()));
         }
         let blobs = Blobs::of(self, ask.name())?;
-        // To be given back when the asking ends.
-        ask.owe();
-        let (call, gate) = (ask.call(), blobs.gate());
-        let gate = self.calls(&gate, call);
-        let kept = match waiting.gate.take() {
-            Some(kept) => kept.keep(&gate, call)?,
-            None => match self.close(&gate, &blobs, call) {
-                Ok(kept) => kept,
-                Err(busy) => {
-                    waiting.soon = busy?;
-                    return Ok(Some(Busy::default()));
-                }
-            },
-        };
-        // Lost: from the start, with all that came in meanwhile.
-        let Some(mut kept) = kept else {
-            waiting.soon = true;
-            return Ok(Some(Busy::default()));
-        };
-        while let Some(last) = kept.entries.last() {
-            let entry = self.calls(&last.name, call);
-            match entry.delete(None) {
-                Ok(true) => drop(kept.entries.pop()),
-                Ok(false) => {
-                    let busy =
-                        last.metadata.holder().map_or_else(Busy::default, |h| Busy::default().holder(h));
-                    (waiting.soon, waiting.gate) = (true, Some(kept));
-                    return Ok(Some(busy));
-                }
-                Err(e) => {
+        let mut kept = waiting.gate.take().unwrap_or_else(Gate::new);
+        let inside = self.look_inside(&blobs, &mut kept, ask.call());
+        let gate_blob = blobs.gate();
+        let gate = self.calls(&gate_blob, ask.call());
+        match inside {
+            Ok(Inside::NoGate) => return Ok(Some(Busy::default())),
+            Ok(Inside::NotOurs) => {
+                waiting.soon = true;
+                return Ok(Some(Busy::default()));
+            }
+            Ok(Inside::Reader(busy)) => {
+                waiting.soon = true;
+                if waiting.tries == 1 {
+                    // Perhaps it only tries: then it keeps nobody out.
+                    let _ = gate.release(&kept.id);
+                } else {
                     waiting.gate = Some(kept);
-                    return Err(e);
+                    ask.owe();
                 }
+                return Ok(Some(busy));
+            }
+            Ok(Inside::Nobody) => {}
+            Err(e) => {
+                waiting.gate = Some(kept);
+                ask.owe();
+                return Err(e);
             }
         }
-        let lock = self.calls(&blobs.lock, call);
+        let lock = self.calls(&blobs.lock, ask.call());
         let changed = lock.change(READERS, ask.id());
         // The last word: refused if anybody else had the gate since.
         let confirmed = gate.release(&kept.id);
@@ -248,26 +243,35 @@ impl Inner {
         }
     }
 
-    /// Takes the gate and sees who is in. `Err(Ok(again))`: it is not to be had; whether that may change soon.
-    fn close(
-        &self,
-        gate: &Calls<'_>,
-        blobs: &Blobs,
-        call: &Call,
-    ) -> std::result::Result<Option<Gate>, Result<bool>> {
-        let (id, since) = (id::uuid(), call.now());
-        match gate.acquire(&id, WAITING_TTL).map_err(Err)? {
-            Acquired::Granted => {}
-            Acquired::Busy | Acquired::Breaking => return Err(Ok(true)),
-            Acquired::NoBlob | Acquired::NoContainer(_) => return Err(Ok(false)),
-        }
-        match self.list(&format!("{}{ENTRY}", blobs.beside), call) {
-            Ok(entries) => Ok(Some(Gate { id, since, entries })),
-            Err(e) => {
-                let _ = gate.release(&id);
-                Err(Err(e))
+    /// Takes the gate, or keeps it, and looks for readers. The entries of those who are none are deleted.
+    fn look_inside(&self, blobs: &Blobs, kept: &mut Gate, call: &Call) -> Result<Inside> {
+        let (gate, now) = (blobs.gate(), call.now());
+        let gate = self.calls(&gate, call);
+        match kept.since {
+            Some(since) if now.saturating_since(since) < RENEW_GATE => {}
+            Some(_) => match gate.renew(&kept.id) {
+                Ok(()) => kept.since = Some(now),
+                Err(e) if e.kind() == ErrorKind::Lost => return Ok(Inside::NotOurs),
+                Err(e) => return Err(e),
+            },
+            None => {
+                match gate.acquire(&kept.id, WAITING_TTL)? {
+                    Acquired::Granted => {}
+                    Acquired::Busy | Acquired::Breaking => return Ok(Inside::NotOurs),
+                    Acquired::NoBlob | Acquired::NoContainer(_) => return Ok(Inside::NoGate),
+                }
+                kept.entries = self.list(&format!("{}{ENTRY}", blobs.beside), call)?;
+                kept.since = Some(now);
             }
         }
+        while let Some(last) = kept.entries.last() {
+            if !self.calls(&last.name, call).delete(None)? {
+                let holder = last.metadata.holder();
+                return Ok(Inside::Reader(holder.map_or_else(Busy::default, |h| Busy::default().holder(h))));
+            }
+            kept.entries.pop();
+        }
+        Ok(Inside::Nobody)
     }
 
     /// Takes back what a wait has left.

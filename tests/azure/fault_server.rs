@@ -40,7 +40,8 @@ pub(crate) enum Act {
 /// A request that came.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
-    /// `acquire`, `renew`, `release`, `break`, `status`, `blob` (to create one) or `container`.
+    /// `acquire`, `renew`, `change`, `release`, `break`, `status`, `metadata`, `delete`, `list`, `blob` or `container`
+    /// (to create one).
     pub(crate) what: String,
     pub(crate) target: String,
     pub(crate) at: Instant,
@@ -57,11 +58,20 @@ impl Seen {
         seen.what = match &*method {
             _ if !action.is_empty() => action,
             "HEAD" => "status",
+            "GET" => "list",
+            "DELETE" => "delete",
+            _ if seen.target.contains("comp=metadata") => "metadata",
             _ if seen.target.contains("restype=container") => "container",
             _ => "blob",
         }
         .to_owned();
         seen
+    }
+
+    /// Whether it is of this kind, or of this kind and to such a target: `acquire`, `acquire:gate`.
+    pub(crate) fn is(&self, kind: &str) -> bool {
+        let (what, target) = kind.split_once(':').unwrap_or((kind, ""));
+        self.what == what && self.target.contains(target)
     }
 
     /// A header by its name in small letters; empty if it is not there.
@@ -142,9 +152,14 @@ impl FaultServer {
         lock(&self.inner.rules).clear();
     }
 
-    /// The requests of one kind since the last `forget`.
+    /// All requests since the last `forget`.
+    pub(crate) fn all(&self) -> Vec<Seen> {
+        lock(&self.inner.seen).clone()
+    }
+
+    /// Those of one kind.
     pub(crate) fn seen(&self, what: &str) -> Vec<Seen> {
-        lock(&self.inner.seen).iter().filter(|seen| seen.what == what).cloned().collect()
+        lock(&self.inner.seen).iter().filter(|seen| seen.is(what)).cloned().collect()
     }
 
     pub(crate) fn forget(&self) {
@@ -217,7 +232,7 @@ impl Inner {
 
     fn act(&self, seen: &Seen) -> Option<Act> {
         let mut rules = lock(&self.rules);
-        let rule = rules.iter_mut().find(|rule| rule.left > 0 && rule.on == seen.what)?;
+        let rule = rules.iter_mut().find(|rule| rule.left > 0 && seen.is(rule.on))?;
         rule.left -= 1;
         Some(rule.act.clone())
     }

@@ -6,7 +6,9 @@
 mod blob;
 mod fault_server;
 mod faults;
+mod fencing;
 mod peers;
+mod shared;
 mod store;
 mod support;
 mod weather;
