@@ -293,6 +293,7 @@ impl Hold {
                 Err(e) if e.kind() == ErrorKind::Lost => return Err(e.for_lock(name)),
                 Err(e) => {
                     unclear |= e.is_unclear();
+                    retry.heed(&e);
                     log::debug!(target: "leasehold", "{}", e.for_lock(name).during("release"));
                 }
             }

@@ -158,7 +158,10 @@ impl Seek {
             self.ask.prepare(Limit::after(&core.clock, time));
             match core.backend.abandon(&mut self.ask) {
                 Ok(()) => return,
-                Err(e) if e.is_retryable() => log::debug!(target: "leasehold", "{e}"),
+                Err(e) if e.is_retryable() => {
+                    retry.heed(&e);
+                    log::debug!(target: "leasehold", "{e}");
+                }
                 Err(e) => return log::warn!(target: "leasehold", "lock {name:?}: {e}"),
             }
         }
@@ -170,19 +173,26 @@ pub(crate) struct Retry {
     limit: Limit,
     backoff: Backoff,
     first: bool,
+    /// What the store asked for; no pause is shorter.
+    asked: Duration,
 }
 
 impl Retry {
     pub(crate) fn new(limit: Limit) -> Self {
         let backoff = Backoff::default();
-        Self { limit, backoff, first: true }
+        Self { limit, backoff, first: true, asked: Duration::ZERO }
+    }
+
+    /// Keeps to the pause that the store asked for in its failure.
+    pub(crate) fn heed(&mut self, error: &Error) {
+        self.asked = error.retry_after().unwrap_or_default();
     }
 
     /// Sleeps when a try has failed, and says how long the next one may take.
     pub(crate) fn next(&mut self) -> Option<Duration> {
         if !std::mem::take(&mut self.first) {
             let range = Duration::from_millis(50)..=Duration::from_secs(1);
-            let pause = self.backoff.next(&range, backoff::roll());
+            let pause = self.backoff.next(&range, backoff::roll()).max(std::mem::take(&mut self.asked));
             Pace::default().sleep(&self.limit, pause);
         }
         Some(self.limit.remaining()).filter(|left| !left.is_zero())

@@ -15,10 +15,21 @@
 //! ```
 //!
 //! - **Rights**: the account's key, or a SAS of the container that may create and write (`cw`; with
-//!   `create_container`, one of the account).
+//!   `create_container`, one of the account). Fencing, status and the holder's name take reading (`r`), locks that are
+//!   shared take listing and deleting (`ld`).
 //! - **Names**: every byte but `A-Z a-z 0-9 - _ .` is written `~2F`; a blob never belongs to two names.
 //! - **Beside Go programs**: [`Names`] makes the locks those of goazurelocking or go-azuremutex as well.
-//! - **Waiting** is asking: at jittered pauses of 100 ms growing to 1 s ([`Locker::poll`](crate::Locker::poll)).
+//! - **Waiting** is asking: at jittered pauses of 100 ms growing to 1 s ([`Locker::poll`](crate::Locker::poll)), and of
+//!   50 to 250 ms while readers come or leave.
+//! - **Shared**: readers lease the lock's blob together, and an entry each under `~locks/NAME/` beside it; to come in
+//!   takes five requests, to leave one, a renewal two. Writers do not starve, and a reader's crash holds them up for its
+//!   TTL at most. A lock that nobody has ever shared costs no request more. After its last reader, the blob stays leased
+//!   for up to 60 s: a writer of this library takes that lease over at once, other programs wait.
+//! - **Fencing** ([`fenced`](crate::LockRequest::fenced)): the counter is in the blob's metadata, two requests more. All
+//!   who use the lock must want it. Where the counter was lost with its blob, tokens go on by the service's clock, in
+//!   whole seconds.
+//! - **Holder**: written with the fencing token, and by each reader; an exclusive lock without a token tells nobody who
+//!   has it.
 //! - **Break**: the service lets a broken lease run to its end before it gives the next one; its holder is told by
 //!   its next renewal at the latest. [`Break::Now`](crate::Break::Now) frees it at once, beside that holder.
 //! - **Clocks**: requests bear the service's time, as learned from its answers; a machine's clock may be wrong.

@@ -155,6 +155,16 @@ fn retry_after_is_heeded_by_renewals() {
 }
 
 #[test]
+fn retry_after_is_heeded_by_releases() {
+    let server = FaultServer::scripted(grants);
+    let guard = locker_on(&server, "locks").lock("x").unwrap();
+    server.next(1, "release", Act::Answer(answer(503, &[MARK, ("x-ms-retry-after-ms", "1500")], "")));
+    let (how, took) = timed(|| guard.unlock().unwrap());
+    assert_eq!(how, Unlocked::Confirmed);
+    assert!(took >= ms(1490) && server.seen("release").len() == 2, "{took:?}");
+}
+
+#[test]
 fn what_the_service_says_to_an_acquire() {
     let server = FaultServer::scripted(grants);
     let locker = locker_on(&server, "locks");
