@@ -14,6 +14,8 @@ use leasehold::{
     azure::{Account, Names},
 };
 
+use rustix::process::{Signal, set_parent_process_death_signal};
+
 use crate::{
     support::{KEY, LONG, NAME, SECOND, account, endpoint, fresh_container, kind, ms, timed},
     weather::{Actor, Dir, read_number, say},
@@ -27,6 +29,8 @@ const TTL: Duration = Duration::from_secs(15);
 #[ignore = "the role of a process that other tests start"]
 fn role() {
     let Ok(role) = env::var("LEASEHOLD_ROLE") else { return };
+    // Some roles go on until they are told to end: not beyond the test, however that ends.
+    set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
     let arguments = env::var("LEASEHOLD_ARGUMENTS").unwrap();
     let arguments: Vec<&str> = arguments.split('\n').collect();
     let (locker, lock) = (Locker::open(arguments[0]).unwrap().ttl(TTL), arguments[1]);
@@ -139,18 +143,22 @@ fn count(locker: &Locker, lock: &str, number: &Path, enough: &Path) {
     let mut times = 0;
     while !enough.exists() {
         let guard = locker.lock(lock).unwrap();
+        let next = read_number(number) + 1;
+        // Long enough for whoever is not kept out.
+        thread::sleep(ms(3));
         // Cut and written: whoever reads meanwhile finds no number.
-        fs::write(number, (read_number(number) + 1).to_string()).unwrap();
+        fs::write(number, next.to_string()).unwrap();
         guard.unlock().unwrap();
         times += 1;
-        thread::sleep(ms(50));
+        // Without it the others, who ask more seldom, would hardly come in.
+        thread::sleep(ms(200));
     }
     say(&times.to_string());
 }
 
 /// Four processes of each library count so often each, and four of ours as long as that takes.
 fn four_of_each_count_exactly(libraries: &[&Shared]) {
-    const TIMES: u64 = 25;
+    const TIMES: u64 = 10;
     let dir = Dir::new(&libraries[0].lock.replace('/', "-"));
     let (number, enough) = (dir.0.join("number"), dir.0.join("enough"));
     fs::write(&number, "0").unwrap();
@@ -159,10 +167,10 @@ fn four_of_each_count_exactly(libraries: &[&Shared]) {
     let (ours, took) = timed(|| {
         let mut ours: Vec<Actor> =
             (0..4).map(|_| libraries[0].ours("count", &[number_path, enough_path])).collect();
-        // Their own pauses would make this minutes.
+        // Their own pauses would make this minutes. Those of goazurelocking still grow.
         let theirs = libraries.iter().flat_map(|shared| {
-            let pause = if shared.names == Names::AzMutex { "-poll" } else { "-pause" };
-            (0..4).map(move |_| shared.theirs_with(&[pause, "50ms"], &job))
+            let pauses = if shared.names == Names::AzMutex { ["-poll", "300ms"] } else { ["-pause", "20ms"] };
+            (0..4).map(move |_| shared.theirs_with(&pauses, &job))
         });
         theirs.collect::<Vec<Actor>>().iter_mut().for_each(Actor::ends_well);
         fs::write(&enough, "").unwrap();
