@@ -1,33 +1,66 @@
 //! Accounts, and what makes a store of one.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, io, sync::Arc};
 
 use super::{
-    Names, Store,
-    connection::{Connection, Credential, Endpoint, Sas},
+    Names, Store, Token,
+    cli::Cli,
+    connection::{Connection, Endpoint, Sas},
+    credential::Credential,
+    entra::{Application, Proof},
+    environment,
+    managed_identity::ManagedIdentity,
     name::{BlobNames, check_container},
     peers::GOAZURELOCKING_CONTAINER,
     service::Service,
     shared_key::Key,
+    token::{Function, Source},
+    tokens::Tokens,
 };
-use crate::{Error, ErrorKind, Result, address, http};
+use crate::{Error, ErrorKind, Result, address, backend::Clock, http};
 
-/// A storage account with a credential: makes stores. No I/O is done here.
+/// A storage account with a credential: makes stores.
+///
+/// No I/O is done before a lock is asked for. Clones, and the stores that are made of them, share the credential
+/// and its token: a token is asked for once, kept, and renewed in the background well before it ends.
 #[derive(Clone)]
 pub struct Account {
-    pub(super) credential: Arc<Credential>,
+    credential: Arc<Credential>,
     endpoint: Endpoint,
+    clock: Clock,
 }
 
 /// The domain of the public cloud's blob endpoints.
 const PUBLIC: &str = "core.windows.net";
 
 impl Account {
-    /// The account of the environment: `AZURE_STORAGE_CONNECTION_STRING`, else `AZURE_STORAGE_ACCOUNT` with
-    /// `AZURE_STORAGE_KEY` or `AZURE_STORAGE_SAS_TOKEN`, as the Azure CLI names them.
+    /// The account of the environment, by the variables of the Azure CLI and of the Azure libraries. The first of
+    /// these that is there counts:
+    ///
+    /// 1. `AZURE_STORAGE_CONNECTION_STRING`
+    /// 2. `AZURE_STORAGE_ACCOUNT` with `AZURE_STORAGE_KEY`
+    /// 3. `AZURE_STORAGE_ACCOUNT` with `AZURE_STORAGE_SAS_TOKEN`
+    /// 4. `AZURE_STORAGE_ACCOUNT` with an identity of Microsoft Entra:
+    ///    - a client secret: `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET`
+    ///    - a workload identity: `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_FEDERATED_TOKEN_FILE`
+    ///    - the managed identity of an app (`IDENTITY_ENDPOINT`, `IDENTITY_HEADER`) or of this machine; where it
+    ///      has several, the one of `AZURE_CLIENT_ID`
+    ///    - whoever is logged in with the Azure CLI
+    ///
+    /// Whether this machine has an identity, and whether somebody is logged in, is found out by the first lock;
+    /// whichever is found stays.
+    ///
+    /// ```no_run
+    /// use leasehold::{Locker, azure::Account};
+    ///
+    /// let locker = Locker::new(Account::from_env()?.container("locks").build()?);
+    /// let _guard = locker.lock("migration")?;
+    /// # Ok::<(), leasehold::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// `Config`, with the variable that is missing or wrong.
+    /// `Config`, with the variable that is missing or wrong. That no identity fits is the error of the first lock,
+    /// with what was tried and why each did not do.
     pub fn from_env() -> Result<Self> {
         Self::from_env_for(None)
     }
@@ -48,7 +81,7 @@ impl Account {
         let Some(account) = account.map(str::to_owned).or_else(|| address::variable("AZURE_STORAGE_ACCOUNT"))
         else {
             return Err(config(
-                "no account: set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY"
+                "no account: set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT and a credential"
                     .to_owned(),
             ));
         };
@@ -58,46 +91,211 @@ impl Account {
         if let Some(sas) = address::variable("AZURE_STORAGE_SAS_TOKEN") {
             return Self::with_sas(&account, &sas);
         }
-        Err(config(format!(
-            "no credential for the account {account:?}: set AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN"
-        )))
+        Self::with_source(&account, environment::identity()?)
     }
 
     /// The account of a connection string, as the portal shows it; `UseDevelopmentStorage=true` is Azurite.
+    ///
+    /// ```
+    /// use leasehold::azure::Account;
+    ///
+    /// let account = Account::from_connection_string("UseDevelopmentStorage=true")?;
+    /// let store = account.container("locks").create_container(true).build()?;
+    /// # let _ = store;
+    /// # Ok::<(), leasehold::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `Config`, with the part that is wrong and never its secret.
     pub fn from_connection_string(text: &str) -> Result<Self> {
         let Connection { credential, endpoint } = Connection::parse(text)?;
-        Ok(Self { credential: Arc::new(credential), endpoint })
+        Ok(Self::new(credential, endpoint))
     }
 
-    /// The account of the public cloud with this name, and one of its two keys.
+    /// The account of the public cloud with this name, and one of its two keys as the portal shows them, in
+    /// base64.
+    ///
+    /// ```
+    /// use leasehold::azure::Account;
+    ///
+    /// # let key = || "c2VjcmV0".to_owned();
+    /// let account = Account::with_key("myaccount", &key())?;
+    /// # let _ = account;
+    /// # Ok::<(), leasehold::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `Config` for what can be no name or no key.
     pub fn with_key(name: &str, base64: &str) -> Result<Self> {
         let credential = Credential::Key { account: name.to_owned(), key: Key::from_base64(base64)? };
-        Ok(Self { credential: Arc::new(credential), endpoint: Endpoint::of_account(true, name, PUBLIC)? })
+        Ok(Self::new(credential, Endpoint::of_account(true, name, PUBLIC)?))
     }
 
-    /// The account of the public cloud with this name, and a shared access signature.
+    /// The account of the public cloud with this name, and a shared access signature of the account or of the
+    /// container that may create and write (`sp=cw`): the whole token, with `?` in front or without.
+    ///
+    /// ```
+    /// use leasehold::azure::Account;
+    ///
+    /// let sas = "sv=2022-11-02&sr=c&sp=cw&se=2030-01-01T00:00:00Z&sig=..";
+    /// let account = Account::with_sas("myaccount", sas)?;
+    /// # let _ = account;
+    /// # Ok::<(), leasehold::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `Config` for what can be no name or no signature.
     pub fn with_sas(name: &str, sas: &str) -> Result<Self> {
         let credential = Credential::Sas(Sas::new(sas)?);
-        Ok(Self { credential: Arc::new(credential), endpoint: Endpoint::of_account(true, name, PUBLIC)? })
+        Ok(Self::new(credential, Endpoint::of_account(true, name, PUBLIC)?))
     }
 
-    /// The account's blob endpoint elsewhere: another cloud, a domain of one's own, Azurite
-    /// (`http://127.0.0.1:10000/devstoreaccount1`).
+    /// The account of the public cloud with this name, and tokens of a function: for credentials that this library
+    /// does not have. The tokens are for the scope `https://storage.azure.com/.default`.
+    ///
+    /// The function is called when a token is needed and well before it ends, on a thread of this library with
+    /// 256 KiB of stack, by one thread at a time. It may block: a lock waits for it no longer than it may, and
+    /// one that is held needs it only when its token ends. After a minute it counts as stuck, and is called
+    /// again. Its errors are tried again, but for those of the kinds `PermissionDenied`, which is told as
+    /// `Denied`, and `InvalidInput`, which is told as `Config`. Their text is in ours.
+    ///
+    /// ```
+    /// use leasehold::azure::{Account, Token};
+    /// use std::{io, time::{Duration, SystemTime}};
+    ///
+    /// # fn ask_our_broker() -> io::Result<(String, Duration)> { Err(io::Error::other("closed today")) }
+    /// let account = Account::with_token("myaccount", || {
+    ///     let (text, lives) = ask_our_broker()?;
+    ///     Ok(Token::new(text, SystemTime::now() + lives))
+    /// })?;
+    /// # let _ = account;
+    /// # Ok::<(), leasehold::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Config` for what can be no name.
+    pub fn with_token(
+        name: &str,
+        token: impl Fn() -> io::Result<Token> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        Self::with_source(name, Arc::new(Function(token)))
+    }
+
+    /// The account of the public cloud with this name, and the managed identity of what this program runs in: App
+    /// Service, Functions and Container Apps, which set `IDENTITY_ENDPOINT` and `IDENTITY_HEADER`; else the virtual
+    /// machine (scale set, node of a cluster), by its metadata service at `169.254.169.254`, or at
+    /// `AZURE_POD_IDENTITY_AUTHORITY_HOST` where that is set. No proxy is used.
+    ///
+    /// `client_id` chooses one of several user-assigned identities; `None` is the system-assigned one, or the
+    /// only one. (Azure Arc and Service Fabric are not supported: see [`with_token`](Self::with_token).)
+    ///
+    /// ```
+    /// use leasehold::azure::Account;
+    ///
+    /// let account = Account::with_managed_identity("myaccount", None)?;
+    /// # let _ = account;
+    /// # Ok::<(), leasehold::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Config`, with the variable that is wrong. No request is sent yet.
+    pub fn with_managed_identity(name: &str, client_id: Option<&str>) -> Result<Self> {
+        Self::with_source(name, Arc::new(ManagedIdentity::new(client_id)?))
+    }
+
+    /// The account of the public cloud with this name, and the workload identity that Kubernetes gives to this
+    /// pod: `AZURE_FEDERATED_TOKEN_FILE`, `AZURE_CLIENT_ID`, `AZURE_TENANT_ID`. The file is read for each token.
+    ///
+    /// ```no_run
+    /// use leasehold::azure::Account;
+    ///
+    /// let account = Account::with_workload_identity("myaccount")?;
+    /// # let _ = account;
+    /// # Ok::<(), leasehold::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Config`, with the variable that is missing or wrong. The file is not read yet.
+    pub fn with_workload_identity(name: &str) -> Result<Self> {
+        let application = environment::workload_identity().map_err(|missing| {
+            config(format!("no workload identity: {missing} is not set (is the pod labelled for it?)"))
+        })??;
+        Self::with_source(name, Arc::new(application))
+    }
+
+    /// The account of the public cloud with this name, and an application of Microsoft Entra: the id (or domain)
+    /// of its tenant, its client id, and one of its secrets.
+    ///
+    /// The token service is that of the endpoint's cloud, or that of `AZURE_AUTHORITY_HOST`.
+    ///
+    /// ```
+    /// use leasehold::azure::Account;
+    ///
+    /// # let secret = || "hunter2".to_owned();
+    /// let (tenant, client) = ("72f988bf-86f1-41af-91ab-2d7cd011db47", "d4c9e3f2-0000-4000-8000-000000000000");
+    /// let account = Account::with_client_secret("myaccount", tenant, client, &secret())?;
+    /// # let _ = account;
+    /// # Ok::<(), leasehold::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Config` for what can be no name, tenant or client id, and for a wrong `AZURE_AUTHORITY_HOST`.
+    pub fn with_client_secret(name: &str, tenant: &str, client: &str, secret: &str) -> Result<Self> {
+        let application = Application::new(tenant, client, Proof::Secret(secret.to_owned()))?;
+        Self::with_source(name, Arc::new(application))
+    }
+
+    /// The account of the public cloud with this name, and whoever is logged in with the Azure CLI: for a
+    /// developer's machine. Each token is a run of `az account get-access-token` (2.54 or later), about a second,
+    /// of which a `try_lock` may see the end too late.
+    ///
+    /// ```
+    /// use leasehold::azure::Account;
+    ///
+    /// let account = Account::with_azure_cli("myaccount")?;
+    /// # let _ = account;
+    /// # Ok::<(), leasehold::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Config` for what can be no name. `az` is not run yet.
+    pub fn with_azure_cli(name: &str) -> Result<Self> {
+        Self::with_source(name, Arc::new(Cli))
+    }
+
+    fn with_source(name: &str, source: Arc<dyn Source>) -> Result<Self> {
+        let endpoint = Endpoint::of_account(true, name, PUBLIC)?;
+        let tokens = Tokens::new(source, endpoint.cloud(), Clock::system());
+        Ok(Self::new(Credential::Bearer(tokens), endpoint))
+    }
+
+    fn new(credential: Credential, endpoint: Endpoint) -> Self {
+        Self { credential: Arc::new(credential), endpoint, clock: Clock::system() }
+    }
+
+    /// The account's blob endpoint elsewhere: another cloud (`https://NAME.blob.core.usgovcloudapi.net`), a domain
+    /// of one's own, Azurite (`http://127.0.0.1:10000/devstoreaccount1`).
+    ///
+    /// An identity of Entra gets its tokens from the endpoint's cloud then; a domain of one's own counts as in the
+    /// public cloud, unless `AZURE_AUTHORITY_HOST` names the service.
     ///
     /// # Errors
     /// `Config`, with the part that is wrong.
     pub fn endpoint(mut self, url: &str) -> Result<Self> {
-        self.endpoint = Endpoint::parse(url)?;
+        let endpoint = Endpoint::parse(url)?;
+        if endpoint.cloud() != self.endpoint.cloud() {
+            self.credential = Arc::new(self.credential.with(endpoint.cloud(), &self.clock));
+        }
+        self.endpoint = endpoint;
         Ok(self)
+    }
+
+    /// The clock by which its leases and tokens are judged. Default: the machine's. A test on a server of its own
+    /// moves one by hand.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.credential = Arc::new(self.credential.with(self.endpoint.cloud(), &clock));
+        self.clock = clock;
+        self
     }
 
     /// A store in this container of the account.
@@ -116,7 +314,8 @@ impl Account {
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let endpoint = self.endpoint.to_string();
-        f.debug_struct("Account").field("endpoint", &endpoint).finish_non_exhaustive()
+        let mut shown = f.debug_struct("Account");
+        shown.field("endpoint", &endpoint).field("credential", &self.credential).finish_non_exhaustive()
     }
 }
 
@@ -174,11 +373,17 @@ impl Builder {
         }
         let names = BlobNames::new(self.names, &self.prefix)?;
         // As much as a page of a listing takes.
-        let settings = http::Settings { allow_http: self.allow_http, max_body: 8 * 1024 * 1024 };
+        let settings =
+            http::Settings { allow_http: self.allow_http, nearby: false, max_body: 8 * 1024 * 1024 };
         let client = http::Client::new(&settings)?;
-        let Account { credential, endpoint } = self.account;
+        let Account { credential, endpoint, clock } = self.account;
+        if matches!(&*credential, Credential::Bearer(_)) && endpoint.is_open() {
+            return Err(config(format!(
+                "a token goes only over `https:`, whatever `allow_http` says, and {endpoint} is not"
+            )));
+        }
         client.check_url(&endpoint.url(&endpoint.container_path(&self.container), ""))?;
-        let service = Service::new(client, credential, endpoint, self.container);
+        let service = Service::new(client, credential, endpoint, clock, self.container);
         Ok(Store::new(service, names, self.create_container))
     }
 }

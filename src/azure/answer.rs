@@ -296,8 +296,8 @@ impl Field {
     }
 }
 
-/// The first line, unless it is one of those that say what the headers say better.
-fn first_line(message: &str) -> String {
+/// The first line, fit for people, unless it is one of those that say what the headers say better.
+pub(super) fn first_line(message: &str) -> String {
     let line = message.trim_start().split(['\n', '\r', '\u{2028}', '\u{2029}']).next().unwrap_or_default();
     if line.starts_with("RequestId:") || line.starts_with("Time:") {
         return String::new();

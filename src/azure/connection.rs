@@ -6,8 +6,8 @@
 
 use std::fmt;
 
-use super::{percent::encode_onto, shared_key::Key};
-use crate::{Error, ErrorKind, Result};
+use super::{credential::Credential, percent::encode_onto, shared_key::Key};
+use crate::{Error, ErrorKind, Result, http::is_loopback};
 
 /// The account that the emulator has, in "Use the Azurite emulator for local Azure Storage development".
 const EMULATOR: &str = "devstoreaccount1";
@@ -22,13 +22,6 @@ pub(super) struct Connection {
     pub(super) credential: Credential,
     /// Where the blobs are.
     pub(super) endpoint: Endpoint,
-}
-
-/// What requests are signed with.
-#[derive(Clone, Debug)]
-pub(super) enum Credential {
-    Key { account: String, key: Key },
-    Sas(Sas),
 }
 
 /// A shared access signature, as it is put behind the query of a URL.
@@ -262,8 +255,44 @@ impl Endpoint {
         url
     }
 
+    /// The cloud that it is in, as far as its host tells; a domain of one's own is in the public one.
+    pub(super) fn cloud(&self) -> Cloud {
+        let host = self.host.strip_suffix('.').unwrap_or(&self.host);
+        if host.ends_with(".core.usgovcloudapi.net") {
+            Cloud::Government
+        } else if host.ends_with(".core.chinacloudapi.cn") {
+            Cloud::China
+        } else {
+            Cloud::Public
+        }
+    }
+
+    /// Whether somebody on the way could read what is sent there.
+    pub(super) fn is_open(&self) -> bool {
+        !self.secure && !is_loopback(&self.host)
+    }
+
     fn scheme(&self) -> &'static str {
         if self.secure { "https" } else { "http" }
+    }
+}
+
+/// The clouds with a service of their own that gives tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cloud {
+    Public,
+    Government,
+    China,
+}
+
+impl Cloud {
+    /// "National clouds", Microsoft Entra authentication endpoints.
+    pub(super) fn authority(self) -> &'static str {
+        match self {
+            Self::Public => "https://login.microsoftonline.com",
+            Self::Government => "https://login.microsoftonline.us",
+            Self::China => "https://login.chinacloudapi.cn",
+        }
     }
 }
 

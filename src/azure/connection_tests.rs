@@ -121,6 +121,37 @@ fn endpoints() {
 }
 
 #[test]
+fn clouds_and_what_may_be_read_on_the_way() {
+    for (url, cloud, open) in [
+        ("https://acc1.blob.core.windows.net", Cloud::Public, false),
+        ("https://acc1.blob.core.usgovcloudapi.net", Cloud::Government, false),
+        ("https://acc1.Blob.core.usgovcloudapi.net.:443/", Cloud::Government, false),
+        ("https://acc1.blob.core.chinacloudapi.cn", Cloud::China, false),
+        ("https://core.chinacloudapi.cn.example.org", Cloud::Public, false),
+        ("https://xcore.usgovcloudapi.net", Cloud::Public, false),
+        ("https://locks.example.org", Cloud::Public, false),
+        ("http://locks.example.org", Cloud::Public, true),
+        ("http://acc1.blob.core.usgovcloudapi.net", Cloud::Government, true),
+        ("http://127.0.0.1.example.org", Cloud::Public, true),
+        ("http://[fe80::1]", Cloud::Public, true),
+        ("http://169.254.169.254", Cloud::Public, true),
+        ("http://127.0.0.1:10000/devstoreaccount1", Cloud::Public, false),
+        ("http://devstoreaccount1.blob.localhost:10000", Cloud::Public, false),
+        ("http://[::1]:10000/devstoreaccount1", Cloud::Public, false),
+    ] {
+        let endpoint = Endpoint::parse(url).unwrap();
+        assert_eq!((endpoint.cloud(), endpoint.is_open()), (cloud, open), "{url}");
+    }
+    for (suffix, cloud) in [
+        ("core.windows.net", Cloud::Public),
+        ("core.usgovcloudapi.net", Cloud::Government),
+        ("core.chinacloudapi.cn", Cloud::China),
+    ] {
+        assert_eq!(Endpoint::of_account(true, "acc1", suffix).unwrap().cloud(), cloud);
+    }
+}
+
+#[test]
 fn wrong_endpoints() {
     for (url, named) in [
         ("", "https://"),

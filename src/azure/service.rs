@@ -11,12 +11,13 @@ use std::{
 
 use super::{
     answer::{Answer, Missing, Operation, Outcome, error_body, retry_after},
-    connection::{Credential, Endpoint},
+    connection::Endpoint,
+    credential::Credential,
     shared_key,
 };
 use crate::{
     Error, ErrorKind, Result,
-    backend::Call,
+    backend::{Call, Clock},
     clock::wall,
     http::{Client, Lane, Request, Response},
 };
@@ -30,6 +31,7 @@ pub(super) struct Service {
     client: Client,
     credential: Arc<Credential>,
     endpoint: Endpoint,
+    pub(super) clock: Clock,
     pub(super) container: String,
     /// Seconds by which the service's clock is ahead of ours, as its last answer said.
     ahead: AtomicI64,
@@ -51,6 +53,9 @@ pub(super) struct Reply {
     pub(super) answer: Response,
     code: Option<String>,
     retry_after: Option<Duration>,
+    /// The token that it was asked with.
+    bearer: Option<Arc<str>>,
+    credential: Arc<Credential>,
 }
 
 impl Service {
@@ -58,20 +63,25 @@ impl Service {
         client: Client,
         credential: Arc<Credential>,
         endpoint: Endpoint,
+        clock: Clock,
         container: String,
     ) -> Self {
-        Self { client, credential, endpoint, container, ahead: AtomicI64::new(0) }
+        Self { client, credential, endpoint, clock, container, ahead: AtomicI64::new(0) }
     }
 
-    /// Asks, and once more with the service's time when ours was not believed.
+    /// Asks, and once more when we were not believed: with the service's time, or with a new token.
     pub(super) fn ask(&self, question: &Question<'_>, call: &Call) -> Result<Reply> {
         let before = self.ahead.load(Ordering::Relaxed);
         let reply = self.ask_once(question, call)?;
-        let learned = self.ahead.load(Ordering::Relaxed).abs_diff(before);
-        if reply.outcome == Outcome::Unauthenticated && learned >= WORTH_A_TRY.unsigned_abs() {
-            return self.ask_once(question, call);
+        if reply.outcome != Outcome::Unauthenticated {
+            return Ok(reply);
         }
-        Ok(reply)
+        let learned = self.ahead.load(Ordering::Relaxed).abs_diff(before);
+        let again = match (&*self.credential, &reply.bearer) {
+            (Credential::Bearer(tokens), Some(header)) => tokens.refused(header, call)?,
+            _ => learned >= WORTH_A_TRY.unsigned_abs(),
+        };
+        if again { self.ask_once(question, call) } else { Ok(reply) }
     }
 
     fn ask_once(&self, question: &Question<'_>, call: &Call) -> Result<Reply> {
@@ -88,6 +98,7 @@ impl Service {
         let mut headers = vec![("x-ms-date", &*date), ("x-ms-version", VERSION)];
         headers.extend_from_slice(question.headers);
         let (authorization, full_query);
+        let mut bearer = None;
         let query = match &*self.credential {
             Credential::Key { account, key } => {
                 let signed = shared_key::Request { method, path: &path, query, headers: &headers };
@@ -100,6 +111,10 @@ impl Service {
                 full_query = format!("{query}{separator}{}", sas.query());
                 &full_query
             }
+            Credential::Bearer(tokens) => {
+                headers.push(("Authorization", bearer.insert(tokens.header(call)?)));
+                query
+            }
         };
         let url = self.endpoint.url(&path, query);
         let lane = match question.operation {
@@ -108,10 +123,10 @@ impl Service {
         };
         let request = Request { method, url: &url, headers: &headers, body: &[], lane };
         let answer = self.client.send(&request, call.remaining())?;
-        Ok(self.understand(question.operation, answer))
+        Ok(self.understand(question.operation, answer, bearer))
     }
 
-    fn understand(&self, operation: Operation, answer: Response) -> Reply {
+    fn understand(&self, operation: Operation, answer: Response, bearer: Option<Arc<str>>) -> Reply {
         let marked = answer.header("x-ms-request-id").is_some();
         let date = answer.header("date").and_then(|date| httpdate::parse_http_date(date).ok());
         if let Some(there) = date.filter(|_| marked) {
@@ -126,7 +141,7 @@ impl Service {
         );
         let status = answer.status;
         let outcome = Answer { operation, status, code: code.as_deref(), marked, retry_after }.outcome();
-        Reply { outcome, answer, code, retry_after }
+        Reply { outcome, answer, code, retry_after, bearer, credential: self.credential.clone() }
     }
 
     /// The time at which an answer was given, by the service's clock.
@@ -191,10 +206,10 @@ impl Reply {
                     "there is no container {container:?}: create it, or allow that by `create_container(true)`"
                 )),
             ),
-            Outcome::Unauthenticated => (
-                ErrorKind::Denied,
-                Some("the credential was not accepted: is it the key of this account?".to_owned()),
-            ),
+            Outcome::Unauthenticated => (ErrorKind::Denied, Some(self.credential.doubt())),
+            Outcome::Denied if self.code.as_deref() == Some("AuthorizationPermissionMismatch") => {
+                (ErrorKind::Denied, Some(self.credential.right().to_owned()))
+            }
             Outcome::Denied => (ErrorKind::Denied, None),
             Outcome::Config => (ErrorKind::Config, None),
             Outcome::Foreign => {

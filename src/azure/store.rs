@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Break, Error, ErrorKind, Holder, Mode, Result, Status,
-    backend::{Abilities, Ask, Attempt, Backend, Busy, Call, Grant, Lease, Moment},
+    backend::{Abilities, Ask, Attempt, Backend, Busy, Call, Clock, Grant, Lease, Moment},
 };
 
 /// An infinite lease that is broken without a period ends at once; its holder asks after it every 10 s.
@@ -189,6 +189,10 @@ impl Backend for Store {
     fn abilities(&self) -> Abilities {
         let ttls = Duration::from_secs(15)..=LONGEST;
         Abilities::default().ttl(Some(Duration::from_secs(30))).ttls(ttls).shared().fencing()
+    }
+
+    fn clock(&self) -> Clock {
+        self.0.service.clock.clone()
     }
 
     fn check_name(&self, name: &str) -> Result<()> {

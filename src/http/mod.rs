@@ -27,12 +27,12 @@ use ureq::{
     http::{self, HeaderMap, Uri},
 };
 
-pub(crate) use self::wire::Failure;
 use self::{
     gate::Gate,
     names::Names,
     wire::{Connect, Place},
 };
+pub(crate) use self::{names::is_loopback, wire::Failure};
 use crate::{
     Error, ErrorKind, Result,
     clock::{Clock, Limit, Moment},
@@ -67,13 +67,15 @@ struct Inner {
 pub(crate) struct Settings {
     /// Plain `http:` beyond this machine.
     pub(crate) allow_http: bool,
+    /// Nothing but this machine and its link, where no proxy stands in: `http:` is allowed there.
+    pub(crate) nearby: bool,
     /// How much of an answer's body is kept.
     pub(crate) max_body: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { allow_http: false, max_body: 64 * 1024 }
+        Self { allow_http: false, nearby: false, max_body: 64 * 1024 }
     }
 }
 
@@ -104,6 +106,14 @@ pub(crate) struct Response {
 }
 
 impl Response {
+    #[cfg(test)]
+    pub(crate) fn of(status: u16, headers: &[(&'static str, &str)], body: &str) -> Self {
+        let headers = headers.iter().map(|(name, value)| {
+            (http::HeaderName::from_static(name), http::HeaderValue::from_str(value).unwrap())
+        });
+        Self { status, headers: headers.collect(), body: body.into(), truncated: false }
+    }
+
     /// A header, by its name in any case.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
@@ -180,7 +190,12 @@ impl Client {
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err(wrong("a name or a password in a URL is not used".to_owned()));
         }
+        let near = names::is_loopback(host) || names::is_link_local(host);
         match scheme {
+            _ if self.0.settings.nearby && !near => {
+                return Err(wrong(format!("{host} is neither this machine nor on its link")));
+            }
+            "http" if self.0.settings.nearby => {}
             "https" if TLS => {}
             "https" => {
                 let what = "https needs the feature `rustls` or `native-tls` of leasehold";

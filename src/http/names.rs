@@ -213,7 +213,7 @@ fn is_localhost(host: &str) -> bool {
 }
 
 /// Whether a host is this machine, whatever a name server says.
-pub(super) fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     is_localhost(host) || address(host).is_some_and(|address| address.to_canonical().is_loopback())
 }
 
