@@ -61,7 +61,8 @@ start_azurite() { # once, whoever asks
     for scheme in http https; do
         port=$(free_port)
         local tls=()
-        [ $scheme = http ] || tls=(--cert "$certificate" --key "$key")
+        # With `--oauth` it takes tokens, and refuses plain http.
+        [ $scheme = http ] || tls=(--cert "$certificate" --key "$key" --oauth basic)
         "$LEASEHOLD_AZURITE_PROGRAM" --silent --disableTelemetry --inMemoryPersistence --skipApiVersionCheck \
             --blobPort "$port" "${tls[@]}" >"$work/azurite-$scheme.log" 2>&1 &
         servers+=($!)

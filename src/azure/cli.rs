@@ -155,3 +155,7 @@ fn refusal(status: ExitStatus, complaint: &str) -> NoToken {
         if line.is_empty() { format!("`az` failed: {status}") } else { format!("`az`: {line}") },
     )
 }
+
+#[cfg(all(test, unix))]
+#[path = "cli_tests.rs"]
+mod tests;

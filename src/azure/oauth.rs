@@ -60,7 +60,11 @@ pub(super) fn understand(answer: &Response, secret: &str) -> Result<Fetched, NoT
     let text = |name| object.as_ref().and_then(|object| object.text(name));
     let error = text("error");
     let said = text("error_description").or_else(|| text("message"));
-    let shown = |text: &str| first_line(&text.replace(if secret.is_empty() { "\0" } else { secret }, ".."));
+    let sent = [secret, &encoded(secret)];
+    let shown = |text: &str| {
+        let hide = |text: String, secret: &&str| text.replace(*secret, "..");
+        first_line(&sent.iter().filter(|secret| !secret.is_empty()).fold(text.to_owned(), hide))
+    };
     let why = match (error, said) {
         (Some(error), Some(said)) => format!(" {}: {}", shown(error), shown(said)),
         (Some(error), None) => format!(" {}", shown(error)),

@@ -25,8 +25,8 @@ use crate::{
 const AHEAD: Duration = Duration::from_secs(300);
 /// A token is not used for this long before its end, or for a tenth of its life: it has to be good on arrival.
 const ON_THE_WAY: Duration = Duration::from_secs(10);
-/// A refused token that is younger is no reason to ask for another, which would fare no better.
-const YOUNG: Duration = Duration::from_secs(5);
+/// So often a refused token is a reason to ask for another; the next one may fare no better.
+const REFUSED: Duration = Duration::from_secs(5);
 /// What one fetch may take.
 const FETCH: Duration = Duration::from_secs(30);
 /// One that takes longer hangs, and another may be started.
@@ -34,7 +34,7 @@ const HUNG: Duration = Duration::from_secs(60);
 /// Fetches at once, for the case that they hang.
 const MOST: usize = 3;
 /// Pauses after a fetch that failed, while there is no token and while there still is one.
-const WITHOUT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+const WITHOUT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 const WITH: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// The longest pause that an identity service can ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -62,6 +62,8 @@ struct State {
     /// Why the last fetch brought nothing, and when another makes sense.
     failed: Option<(Error, Moment)>,
     backoff: Backoff,
+    /// When the service last refused the token that was there then.
+    refused: Option<Moment>,
 }
 
 struct Held {
@@ -122,21 +124,22 @@ impl Tokens {
     /// As for [`header`](Self::header).
     pub(super) fn refused(&self, header: &Arc<str>, call: &Call) -> Result<bool> {
         let mut state = self.0.lock();
-        let before = state.ended;
+        let (before, now) = (state.ended, self.0.clock.now());
+        let lately = state.refused.is_some_and(|at| now.saturating_since(at) < REFUSED);
+        if !lately {
+            state.refused = Some(now);
+        }
         loop {
-            let now = self.0.clock.now();
-            match &mut state.token {
-                Some(held) if held.header != *header => return Ok(true),
-                Some(held) if now.saturating_since(held.fetched) < YOUNG => return Ok(false),
-                Some(held) => held.renew = now,
-                None => {}
+            if state.token.as_ref().is_some_and(|held| held.header != *header) {
+                return Ok(true);
             }
+            let now = self.0.clock.now();
             if let Some((error, again)) = &state.failed
                 && (state.ended != before || now < *again)
             {
                 return Err(error.clone());
             }
-            if state.ended != before {
+            if state.ended != before || lately && state.running == 0 {
                 return Ok(false);
             }
             self.start(&mut state, now)?;

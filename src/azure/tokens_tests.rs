@@ -42,8 +42,8 @@ fn test() -> Test {
     Test { clock, tokens, asked, answers }
 }
 
-fn good(text: &str, life: Duration) -> Answer {
-    Ok(Fetched { text: text.to_owned(), life })
+fn good(text: &str, life: Duration) -> Fetched {
+    Fetched { text: text.to_owned(), life }
 }
 
 fn bad(kind: ErrorKind) -> Answer {
@@ -88,7 +88,7 @@ fn one_fetch_serves_all_who_wait_and_the_token_is_kept() {
         let wait = || tokens.header(&Call::lasting(clock, LONG)).unwrap();
         let waiters: Vec<_> = (0..8).map(|_| scope.spawn(wait)).collect();
         test.is_asked();
-        test.answers.send(good("a.b.c", 3600 * SECOND)).unwrap();
+        test.answers.send(Ok(good("a.b.c", 3600 * SECOND))).unwrap();
         for waiter in waiters {
             assert_eq!(&*waiter.join().unwrap(), "Bearer a.b.c");
         }
@@ -102,7 +102,7 @@ fn one_fetch_serves_all_who_wait_and_the_token_is_kept() {
 fn a_token_is_renewed_well_before_it_ends_while_the_old_one_serves() {
     for (life, quiet, renewed) in [(3600, 3260, 3301), (9, 5, 7)] {
         let test = test();
-        test.answers.send(good("old", life * SECOND)).unwrap();
+        test.answers.send(Ok(good("old", life * SECOND))).unwrap();
         test.get().unwrap();
         test.is_asked();
         test.clock.suspend(quiet * SECOND);
@@ -112,7 +112,7 @@ fn a_token_is_renewed_well_before_it_ends_while_the_old_one_serves() {
         assert_eq!(&*test.get().unwrap(), "Bearer old", "nobody waits");
         test.is_asked();
         assert_eq!(&*test.get().unwrap(), "Bearer old");
-        test.answers.send(good("new", life * SECOND)).unwrap();
+        test.answers.send(Ok(good("new", life * SECOND))).unwrap();
         test.settle();
         assert_eq!(&*test.get().unwrap(), "Bearer new");
         test.is_left_alone();
@@ -122,7 +122,7 @@ fn a_token_is_renewed_well_before_it_ends_while_the_old_one_serves() {
 #[test]
 fn a_renewal_that_fails_is_repeated_and_harms_no_request() {
     let test = test();
-    test.answers.send(good("old", 3600 * SECOND)).unwrap();
+    test.answers.send(Ok(good("old", 3600 * SECOND))).unwrap();
     test.get().unwrap();
     test.is_asked();
     test.clock.suspend(3301 * SECOND);
@@ -156,7 +156,7 @@ fn without_a_token_a_failure_is_told_and_tried_again_after_a_pause() {
         test.is_left_alone();
         test.clock.suspend(5 * SECOND);
     }
-    test.answers.send(good("new", 60 * SECOND)).unwrap();
+    test.answers.send(Ok(good("new", 60 * SECOND))).unwrap();
     assert_eq!(&*test.get().unwrap(), "Bearer new");
 }
 
@@ -171,7 +171,7 @@ fn a_service_that_asks_for_a_pause_gets_it() {
     test.get().unwrap_err();
     test.is_left_alone();
     test.clock.suspend(SECOND);
-    test.answers.send(good("new", 60 * SECOND)).unwrap();
+    test.answers.send(Ok(good("new", 60 * SECOND))).unwrap();
     test.get().unwrap();
 }
 
@@ -191,7 +191,7 @@ fn a_fetch_that_hangs_holds_nobody_up() {
     }
     assert_eq!(test.tokens.0.lock().running, MOST);
     for _ in 0..MOST {
-        test.answers.send(good("late", 600 * SECOND)).unwrap();
+        test.answers.send(Ok(good("late", 600 * SECOND))).unwrap();
     }
     test.settle();
 }
@@ -208,27 +208,27 @@ fn a_panic_of_the_function_is_a_failure_that_passes() {
 #[test]
 fn a_refused_token_is_replaced_once() {
     let test = test();
-    test.answers.send(good("old", 3600 * SECOND)).unwrap();
+    test.answers.send(Ok(good("old", 3600 * SECOND))).unwrap();
     let old = test.get().unwrap();
     test.is_asked();
-    assert!(!test.tokens.refused(&old, &test.call(LONG)).unwrap(), "it is young");
-    test.is_left_alone();
-    test.clock.suspend(6 * SECOND);
     let (tokens, clock) = (&test.tokens, &test.clock);
     std::thread::scope(|scope| {
         let refused = || tokens.refused(&old, &Call::lasting(clock, LONG)).unwrap();
         let refused: Vec<_> = (0..4).map(|_| scope.spawn(refused)).collect();
         test.is_asked();
-        test.answers.send(good("new", 3600 * SECOND)).unwrap();
+        test.answers.send(Ok(good("new", 3600 * SECOND))).unwrap();
         assert!(refused.into_iter().all(|refused| refused.join().unwrap()));
     });
     assert!(test.tokens.refused(&old, &test.call(LONG)).unwrap(), "somebody else replaced it already");
     test.is_left_alone();
     let new = test.get().unwrap();
     assert_eq!(&*new, "Bearer new");
+    // Who is refused again and again asks for another one now and then only.
+    assert!(!test.tokens.refused(&new, &test.call(LONG)).unwrap());
+    test.is_left_alone();
     // The same again is no reason to ask the store again.
     test.clock.suspend(6 * SECOND);
-    test.answers.send(good("new", 3600 * SECOND)).unwrap();
+    test.answers.send(Ok(good("new", 3600 * SECOND))).unwrap();
     assert!(!test.tokens.refused(&new, &test.call(LONG)).unwrap());
     // Where there is no other one, this one is kept.
     test.clock.suspend(6 * SECOND);
@@ -247,7 +247,7 @@ fn what_is_no_token_is_refused_and_never_shown() {
         ("hunter2", 0, ErrorKind::Unavailable),
     ] {
         let test = test();
-        test.answers.send(good(text, life * SECOND)).unwrap();
+        test.answers.send(Ok(good(text, life * SECOND))).unwrap();
         let error = test.get().unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
         assert!(!format!("{error} {:?}", test.tokens).contains("hunter2"));
@@ -257,10 +257,10 @@ fn what_is_no_token_is_refused_and_never_shown() {
 #[test]
 fn the_machine_may_sleep_over_the_end_of_a_token() {
     let test = test();
-    test.answers.send(good("old", 3600 * SECOND)).unwrap();
+    test.answers.send(Ok(good("old", 3600 * SECOND))).unwrap();
     test.get().unwrap();
     test.clock.suspend(3595 * SECOND);
-    test.answers.send(good("new", 3600 * SECOND)).unwrap();
+    test.answers.send(Ok(good("new", 3600 * SECOND))).unwrap();
     assert_eq!(&*test.get().unwrap(), "Bearer new", "what ends on its way is not sent");
 }
 

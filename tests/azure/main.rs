@@ -4,11 +4,19 @@
 #![allow(clippy::disallowed_methods, reason = "tests measure real time and start real threads")]
 
 mod blob;
+mod credentials;
 mod fault_server;
 mod faults;
 mod fencing;
+#[cfg(target_os = "linux")]
+mod identities;
+#[cfg(target_os = "linux")]
+mod identity_server;
 mod peers;
+mod secrets;
 mod shared;
 mod store;
 mod support;
+mod ten_minutes;
+mod tokens;
 mod weather;
