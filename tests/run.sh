@@ -116,7 +116,7 @@ for part in "${@:-unit api run_locked azure peers users doc}"; do
                 run --features azure --test azure peers:: "${all[@]}"
                 ;;
             users) run --package user-programs "${all[@]}" ;;
-            doc) run --doc "${all[@]}" ;;
+            doc) run --doc --features azure "${all[@]}" ;;
             *) echo "tests/run.sh: no such part: $name (unit api run_locked azure peers users doc)" >&2; exit 1 ;;
         esac
     done

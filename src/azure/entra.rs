@@ -55,6 +55,11 @@ impl Application {
         Ok(Self { client, authority, tenant: tenant.to_owned(), id: id.to_owned(), proof })
     }
 
+    fn url(&self, cloud: Cloud) -> String {
+        let authority = self.authority.as_deref().unwrap_or(cloud.authority());
+        format!("{authority}/{}/oauth2/v2.0/token", self.tenant)
+    }
+
     fn assertion(file: &PathBuf) -> Result<String, NoToken> {
         let mut text = String::new();
         let read = File::open(file).and_then(|f| f.take(LONGEST_ASSERTION).read_to_string(&mut text));
@@ -78,8 +83,7 @@ impl Source for Application {
     }
 
     fn fetch(&self, cloud: Cloud, limit: Duration) -> Result<Fetched, NoToken> {
-        let authority = self.authority.as_deref().unwrap_or(cloud.authority());
-        let url = format!("{authority}/{}/oauth2/v2.0/token", self.tenant);
+        let url = self.url(cloud);
         let mut form = Form::default();
         form.add("grant_type", "client_credentials");
         form.add("client_id", &self.id);

@@ -22,6 +22,23 @@ fn applications_that_cannot_be() {
 }
 
 #[test]
+fn each_cloud_has_its_service_unless_one_is_named() {
+    let new = |authority: Option<&str>| {
+        let application = Application::new("contoso.cn", "d4", Proof::Secret("x".to_owned())).unwrap();
+        Application { authority: authority.map(str::to_owned), ..application }
+    };
+    for (cloud, host) in [
+        (Cloud::Public, "login.microsoftonline.com"),
+        (Cloud::Government, "login.microsoftonline.us"),
+        (Cloud::China, "login.chinacloudapi.cn"),
+    ] {
+        assert_eq!(new(None).url(cloud), format!("https://{host}/contoso.cn/oauth2/v2.0/token"));
+        let named = new(Some("https://login.example"));
+        assert_eq!(named.url(cloud), "https://login.example/contoso.cn/oauth2/v2.0/token");
+    }
+}
+
+#[test]
 fn a_federated_token_that_cannot_be_read() {
     let path = PathBuf::from("/no/such/file");
     let why = Application::assertion(&path).unwrap_err();

@@ -7,16 +7,23 @@
 //! ```no_run
 //! use leasehold::{Locker, azure};
 //!
-//! let account = azure::Account::from_env()?; // AZURE_STORAGE_CONNECTION_STRING, or .._ACCOUNT and .._KEY
+//! let account = azure::Account::from_env()?; // AZURE_STORAGE_CONNECTION_STRING, or .._ACCOUNT and a credential
 //! let store = account.container("locks").create_container(true).build()?;
 //! let guard = Locker::new(store).lock("migration")?;
 //! guard.unlock()?;
 //! # Ok::<(), leasehold::Error>(())
 //! ```
 //!
-//! - **Rights**: the account's key, or a SAS of the container that may create and write (`cw`; with
-//!   `create_container`, one of the account). Fencing, status and the holder's name take reading (`r`), locks that are
-//!   shared take listing and deleting (`ld`).
+//! - **Credentials**: an account key, a SAS, or an identity of Microsoft Entra; each has a constructor of
+//!   [`Account`], and [`Account::from_env`] finds the one that is set.
+//! - **Rights**: the account's key; a SAS of the container that may create and write (`cw`; with
+//!   `create_container`, one of the account); an identity with the role Storage Blob Data Contributor on the
+//!   container (with `create_container`, on the account). Fencing, status and the holder's name take reading (`r`) of a
+//!   SAS, locks that are shared take listing and deleting (`ld`).
+//! - **Bearer tokens**: fetched once for an account and its clones, and renewed in the background well before they
+//!   end. A lock that is held outlives every failure of that, as long as the old token or the lease lasts; a wait bears
+//!   what may pass (a timeout, 429, 5xx) like a store that does not answer, and ends at once with `Denied` or
+//!   `Config` at what does not. They go over https only, or within this machine.
 //! - **Names**: every byte but `A-Z a-z 0-9 - _ .` is written `~2F`; a blob never belongs to two names.
 //! - **Beside Go programs**: [`Names`] makes the locks those of goazurelocking or go-azuremutex as well.
 //! - **Waiting** is asking: at jittered pauses of 100 ms growing to 1 s ([`Locker::poll`](crate::Locker::poll)), and of
@@ -37,7 +44,9 @@
 //!   delivers only after the lock was given up.
 //!
 //! Protocol: [Lease Blob](https://learn.microsoft.com/rest/api/storageservices/lease-blob) and "Authorize with
-//! Shared Key" of the Azure Storage documentation.
+//! Shared Key" of the Azure Storage documentation; "Microsoft identity platform and the OAuth 2.0 client credentials
+//! flow", "How to use managed identities for Azure resources on an Azure VM to acquire an access token" and "How to use
+//! managed identities for App Service and Azure Functions" of the Entra documentation.
 
 mod account;
 mod address;

@@ -25,8 +25,8 @@ use crate::{
 const AHEAD: Duration = Duration::from_secs(300);
 /// A token is not used for this long before its end, or for a tenth of its life: it has to be good on arrival.
 const ON_THE_WAY: Duration = Duration::from_secs(10);
-/// So often a refused token is a reason to ask for another; the next one may fare no better.
-const REFUSED: Duration = Duration::from_secs(5);
+/// So often a refused token is replaced: who has no access is refused with each.
+const REPLACED: Duration = Duration::from_secs(5);
 /// What one fetch may take.
 const FETCH: Duration = Duration::from_secs(30);
 /// One that takes longer hangs, and another may be started.
@@ -62,8 +62,8 @@ struct State {
     /// Why the last fetch brought nothing, and when another makes sense.
     failed: Option<(Error, Moment)>,
     backoff: Backoff,
-    /// When the service last refused the token that was there then.
-    refused: Option<Moment>,
+    /// When a token was last fetched because the service refused the one before.
+    replaced: Option<Moment>,
 }
 
 struct Held {
@@ -125,22 +125,22 @@ impl Tokens {
     pub(super) fn refused(&self, header: &Arc<str>, call: &Call) -> Result<bool> {
         let mut state = self.0.lock();
         let (before, now) = (state.ended, self.0.clock.now());
-        let lately = state.refused.is_some_and(|at| now.saturating_since(at) < REFUSED);
-        if !lately {
-            state.refused = Some(now);
-        }
+        let lately = state.replaced.is_some_and(|at| now.saturating_since(at) < REPLACED);
         loop {
-            if state.token.as_ref().is_some_and(|held| held.header != *header) {
-                return Ok(true);
-            }
             let now = self.0.clock.now();
+            let waited = state.ended != before;
+            let other = state.token.as_ref().is_some_and(|held| held.header != *header);
             if let Some((error, again)) = &state.failed
-                && (state.ended != before || now < *again)
+                && !other
+                && (waited || now < *again)
             {
                 return Err(error.clone());
             }
-            if state.ended != before || lately && state.running == 0 {
-                return Ok(false);
+            if waited {
+                state.replaced = Some(now);
+            }
+            if other || waited || lately && state.running == 0 {
+                return Ok(other);
             }
             self.start(&mut state, now)?;
             state = self.0.wait(state, call)?;

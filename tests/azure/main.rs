@@ -5,6 +5,7 @@
 
 mod blob;
 mod credentials;
+mod endpoints;
 mod fault_server;
 mod faults;
 mod fencing;
