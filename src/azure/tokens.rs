@@ -18,6 +18,7 @@ use crate::{
     Error, ErrorKind, Result,
     backend::{Call, Clock, Moment},
     backoff::{self, Backoff},
+    error::Seconds,
     threads,
 };
 
@@ -195,15 +196,16 @@ impl Inner {
         if state.began == Some(began) {
             state.began = None;
         }
-        let warning = match held {
+        let (level, line) = match held {
             Ok(held) => {
+                let lives = Seconds(held.end.saturating_since(now));
                 state.failed = None;
                 state.backoff.reset();
                 // One that was fetched before, and hung, is no better than what is there.
                 if state.token.as_ref().is_none_or(|old| old.fetched <= held.fetched) {
                     state.token = Some(held);
                 }
-                None
+                (log::Level::Debug, format!("a token from {}, good for {lives}", self.source.name()))
             }
             Err(why) => {
                 let good = state.token.as_ref().is_some_and(|held| now < held.end);
@@ -211,20 +213,20 @@ impl Inner {
                 let pause = state.backoff.next(&(from..=to), backoff::roll());
                 let pause = pause.max(why.retry_after.unwrap_or_default().min(LONGEST_PAUSE));
                 let what = format!("no token from {}: {}", self.source.name(), why.why);
-                let warning = good.then(|| format!("{what}; the one that is there is used on"));
+                let line =
+                    if good { format!("{what}; the one that is there is used on") } else { what.clone() };
                 let mut error = Error::new(why.kind, what).not_sent();
                 if why.kind == ErrorKind::Unavailable {
                     error = error.with_retry_after(pause);
                 }
                 state.failed = Some((error, now + pause));
-                warning
+                // Without a token the caller is told himself.
+                (if good { log::Level::Warn } else { log::Level::Debug }, line)
             }
         };
         drop(state);
         self.told.notify_all();
-        if let Some(warning) = warning {
-            log::warn!(target: "leasehold", "{warning}");
-        }
+        log::log!(target: "leasehold", level, "{line}");
     }
 
     /// Until something was learned.

@@ -67,7 +67,8 @@ struct Inner {
 pub(crate) struct Settings {
     /// Plain `http:` beyond this machine.
     pub(crate) allow_http: bool,
-    /// Nothing but this machine and its link, where no proxy stands in: `http:` is allowed there.
+    /// Nothing but this machine, its link and private addresses, and never by a proxy: a platform serves identities
+    /// there, over plain `http:`.
     pub(crate) nearby: bool,
     /// How much of an answer's body is kept.
     pub(crate) max_body: usize,
@@ -190,10 +191,9 @@ impl Client {
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err(wrong("a name or a password in a URL is not used".to_owned()));
         }
-        let near = names::is_loopback(host) || names::is_link_local(host);
         match scheme {
-            _ if self.0.settings.nearby && !near => {
-                return Err(wrong(format!("{host} is neither this machine nor on its link")));
+            _ if self.0.settings.nearby && !names::is_nearby(host) => {
+                return Err(wrong(format!("{host} is neither this machine nor a private address")));
             }
             "http" if self.0.settings.nearby => {}
             "https" if TLS => {}
@@ -283,7 +283,7 @@ impl Client {
             .configure_request(message.body(body).map_err(|e| wire::unsent(e.into()))?)
             .timeout_global(Some(limit))
             .max_idle_age(IDLE.min(trusted));
-        let direct = names::is_loopback(host) || names::is_link_local(host);
+        let direct = self.0.settings.nearby || names::is_loopback(host) || names::is_link_local(host);
         Ok(if direct { config.proxy(None) } else { config }.build())
     }
 }

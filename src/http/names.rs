@@ -226,6 +226,16 @@ pub(super) fn is_link_local(host: &str) -> bool {
     }
 }
 
+/// Whether a host is where a platform serves identities to what runs on it.
+pub(super) fn is_nearby(host: &str) -> bool {
+    let private = match address(host).map(|address| address.to_canonical()) {
+        Some(IpAddr::V4(v4)) => v4.is_private(),
+        Some(IpAddr::V6(v6)) => v6.is_unique_local(),
+        None => false,
+    };
+    private || is_loopback(host) || is_link_local(host)
+}
+
 /// The addresses with a port, as many as the HTTP library can hold.
 pub(super) fn with_port(addresses: Vec<IpAddr>, port: u16) -> impl Iterator<Item = SocketAddr> {
     addresses.into_iter().take(16).map(move |address| SocketAddr::new(address, port))

@@ -271,6 +271,24 @@ fn what_was_surely_not_sent() {
 }
 
 #[test]
+fn what_is_nearby() {
+    let client = Client::new(&Settings { nearby: true, ..Settings::default() }).unwrap();
+    for url in [
+        "http://127.0.0.1:41056/msi/token",
+        "http://localhost:42356/msi/token",
+        "http://169.254.169.254/metadata",
+        "http://172.16.0.1:8081/msi/token",
+        "http://[fd40::1]:8081/msi/token",
+    ] {
+        client.check_url(url).unwrap();
+    }
+    for url in ["http://20.0.0.1/", "https://login.example/", "http://10.0.0.1.example/", "ftp://127.0.0.1/"]
+    {
+        assert_eq!(client.check_url(url).unwrap_err().kind(), ErrorKind::Config, "{url}");
+    }
+}
+
+#[test]
 fn urls_that_are_refused() {
     let client = client();
     for url in [

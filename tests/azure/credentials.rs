@@ -69,10 +69,14 @@ fn each_credential_asks_to_the_letter() {
         let asked: Vec<_> = asked.iter().filter(|asked| !is_probe(asked)).collect();
         assert_eq!(asked.len(), 1, "{name}: one token for all requests");
         assert_eq!(fault_of(asked[0]), None, "{name}");
-        let sent: Vec<String> =
-            store.seen("acquire").iter().map(|s| s.header("authorization").to_owned()).collect();
-        assert!(sent.iter().all(|sent| sent.starts_with("Bearer ") && sent == &sent[..]), "{name}");
-        assert!(store.seen("acquire").iter().all(|seen| seen.header("x-ms-version") >= "2017-11-09"));
+        let sent = [store.seen("acquire"), store.seen("release")].concat();
+        let tokens: Vec<&str> = sent.iter().map(|seen| seen.header("authorization")).collect();
+        assert!(
+            tokens.len() == 2 && tokens[0].starts_with("Bearer ") && tokens[0] == tokens[1],
+            "{tokens:?}"
+        );
+        // The first version that takes tokens.
+        assert!(sent.iter().all(|seen| seen.header("x-ms-version") >= "2017-11-09"));
     }
     let (store, az) = (store(), az());
     let environment = no_machine(Environment::new(&[("PATH", az.dir())]));
@@ -177,7 +181,7 @@ fn variables_that_cannot_be_are_named() {
         ("AZURE_AUTHORITY_HOST", "https://login.example/?x", "AZURE_CLIENT_SECRET", "`?`"),
         ("AZURE_TENANT_ID", "../hunter2", "AZURE_CLIENT_SECRET", "tenant"),
         ("AZURE_CLIENT_ID", "hunter2/", "AZURE_FEDERATED_TOKEN_FILE", "client id"),
-        ("IDENTITY_ENDPOINT", "http://10.0.0.1/msi/token", "IDENTITY_HEADER", "10.0.0.1"),
+        ("IDENTITY_ENDPOINT", "http://20.0.0.1/msi/token", "IDENTITY_HEADER", "20.0.0.1"),
         ("IDENTITY_ENDPOINT", "https://example.org/msi", "IDENTITY_HEADER", "example.org"),
         ("IDENTITY_ENDPOINT", "http://127.0.0.1/?hunter2", "IDENTITY_HEADER", "`?`"),
         ("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://example.org", "X", "example.org"),

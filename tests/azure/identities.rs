@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Command, Stdio},
@@ -86,9 +87,13 @@ impl Drop for File {
     }
 }
 
-/// A free port of this machine, for a server that starts in another process.
+/// A free port of this machine, for a server that starts in another process: none of those that the system gives
+/// away by itself.
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let start = std::process::id() as usize * 16;
+    let next = || u16::try_from(20_000 + (start + COUNT.fetch_add(1, SeqCst)) % 12_000).unwrap();
+    std::iter::repeat_with(next).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 /// Each credential with an identity that the environment describes, served at this URL.
@@ -190,5 +195,5 @@ pub(crate) fn az() -> File {
 
 /// A machine without an identity: nobody listens.
 pub(crate) fn no_machine(environment: Environment) -> Environment {
-    environment.and("AZURE_POD_IDENTITY_AUTHORITY_HOST", &format!("http://127.0.0.1:{}", free_port()))
+    environment.and("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1")
 }

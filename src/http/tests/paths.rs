@@ -177,6 +177,14 @@ fn a_proxy_is_for_others_than_this_machine() {
     for host in ["169.254.169.254", "[fe80::1]", "[::ffff:169.254.1.1]"] {
         assert!(names::is_link_local(host));
     }
+    // What serves identities is asked directly, on a private address too; nobody answers on this one.
+    let proxy = Server::always("HTTP/1.1 200 OK\r\n\r\n");
+    let address = Proxy::new(&format!("http://127.0.0.1:{}", proxy.port)).unwrap();
+    let nearby = Settings { nearby: true, ..Settings::default() };
+    let client = Client::with(&nearby, Names::of_the_machine(), Some(address));
+    let _ = client.send(&ask("GET", "http://127.0.0.1:1/?sig=SECRET"), SHORT);
+    let _ = client.send(&ask("GET", "http://10.255.255.1/?sig=SECRET"), SHORT);
+    assert!(proxy.seen.try_recv().is_err());
     let refusing = Server::always("HTTP/1.1 407 SECRET\r\ncontent-length: 0\r\n\r\n");
     let address = Proxy::new(&format!("http://me:SECRET@127.0.0.1:{}", refusing.port)).unwrap();
     let client = Client::with(&settings, Names::of_the_machine(), Some(address));
