@@ -167,6 +167,20 @@ fn when_no_credential_fits_the_error_says_what_was_tried() {
     let environment = Environment::new(&[("PATH", az.dir())]);
     let environment = environment.and("AZURE_POD_IDENTITY_AUTHORITY_HOST", &elsewhere.url());
     assert_eq!(at(&environment, &store().endpoint()).run("lock"), "Confirmed");
+    // Nor is a machine to which no identity was given.
+    let none = IdentityServer::start(|asked| {
+        let not_found = "{\"error\":\"invalid_request\",\"error_description\":\"Identity not found\"}";
+        if is_probe(asked) { refuses_probe() } else { json(400, not_found) }
+    });
+    let machine =
+        |environment: &Environment| environment.clone().and("AZURE_POD_IDENTITY_AUTHORITY_HOST", &none.url());
+    assert_eq!(at(&machine(&environment), &store().endpoint()).run("lock"), "Confirmed");
+    let said = at(&machine(&nothing), &store().endpoint()).run("lock");
+    assert!(
+        said.starts_with("Config ")
+            && said.contains("this machine: status 400 invalid_request: Identity not found"),
+        "{said}"
+    );
     // A machine that has an identity, and cannot tell it now, is waited for: who is logged in is no stand-in.
     let down = IdentityServer::start(|asked| if is_probe(asked) { refuses_probe() } else { json(503, "") });
     let environment = environment.and("AZURE_POD_IDENTITY_AUTHORITY_HOST", &down.url());

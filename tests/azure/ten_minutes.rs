@@ -34,6 +34,8 @@ struct Simulation {
     /// When each token ends.
     tokens: Mutex<HashMap<String, Duration>>,
     asked: AtomicUsize,
+    /// Looks whether a metadata service is there.
+    probes: AtomicUsize,
     /// Nothing fails any more.
     calm: AtomicBool,
     /// Requests to the store with a token that had ended.
@@ -49,6 +51,7 @@ impl Simulation {
     /// Each minute and a half nobody gets a token for five seconds; else one request in six fails.
     fn gives(&self, asked: &Asked) -> Vec<u8> {
         if is_probe(asked) {
+            self.probes.fetch_add(1, SeqCst);
             return refuses_probe();
         }
         if let Some(fault) = fault_of(asked) {
@@ -101,6 +104,7 @@ pub(crate) fn hold() {
         life: Duration::from_secs(number("LEASEHOLD_LIFE")),
         tokens: Mutex::default(),
         asked: AtomicUsize::new(0),
+        probes: AtomicUsize::new(0),
         calm: AtomicBool::new(false),
         late: AtomicUsize::new(0),
         requests: AtomicUsize::new(0),
@@ -140,6 +144,7 @@ pub(crate) fn hold() {
         "\n@600 s, {tokens} token requests, {renewed:?} renewals, {failed:?} failed and repeated, {:?} late",
         simulation.late
     );
+    assert!(simulation.probes.load(SeqCst) <= 1, "what was found stays");
     assert_eq!(simulation.late.load(SeqCst), 0, "a token was sent after its end");
     let life = usize::try_from(number("LEASEHOLD_LIFE")).unwrap();
     assert!(tokens >= 600 / life && tokens <= 3 * 600 / life.min(5), "{tokens}");
