@@ -3,14 +3,12 @@
 //! RFC 6749, sections 4.4, 5.1 and 5.2, with `expires_on` (seconds since 1970) as the identity endpoints of Azure
 //! have it.
 
-use std::{
-    fmt::Write,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use super::{
     answer::{first_line, retry_after},
     json::Object,
+    percent::encode_onto,
     token::{Fetched, NoToken, left_until},
 };
 use crate::{ErrorKind, clock::wall, http::Response};
@@ -34,16 +32,11 @@ impl Form {
     }
 }
 
-/// Percent-encodes all but the unreserved characters (RFC 3986, section 2.3).
+/// Percent-encoded for a form or the query of a URL.
 pub(super) fn encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
-            _ => write!(encoded, "%{byte:02X}").expect("a `String` takes all"),
-        }
-    }
-    encoded
+    encode_onto(&mut encoded, text);
+    encoded.replace('/', "%2F")
 }
 
 /// The token of an answer, or why it has none. Should it repeat the secret that was sent, that is left out.
