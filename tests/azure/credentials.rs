@@ -3,15 +3,19 @@
 //! What reads the environment runs in a process of its own.
 #![cfg(target_os = "linux")]
 
-use std::{env, time::SystemTime};
+use std::{
+    env,
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    time::SystemTime,
+};
 
 use leasehold::{Locker, Unlocked};
 
 use crate::{
     fault_server::{FaultServer, Seen, answer, coded, grants},
     identities::{
-        ASSERTION, CLIENT, Environment, File, HEADER, TENANT, az, fault_of, identities, is_probe, no_machine,
-        refuses_probe, token_service,
+        ASSERTION, AUDIENCE, CLIENT, Environment, File, HEADER, TENANT, az, fault_of, identities, is_probe,
+        no_machine, refuses_probe, token_service,
     },
     identity_server::{IdentityServer, grants_token, json, jwt, seconds},
     secrets,
@@ -26,6 +30,7 @@ fn role() {
     let Ok(role) = env::var("LEASEHOLD_ROLE") else { return };
     match &*role {
         "lock" => lock_once(),
+        "keep" => keep(),
         "hold" => ten_minutes::hold(),
         "secrets" => secrets::tell_all(),
         other => panic!("no such role: {other}"),
@@ -43,6 +48,14 @@ fn lock_once() {
         Ok(how) => println!("\n@{how:?}"),
         Err(e) => println!("\n@{:?} {e}", e.kind()),
     }
+}
+
+/// Keeps a lock for longer than its TTL.
+fn keep() {
+    let locker = Locker::open(&env::var("LEASEHOLD_ADDRESS").unwrap()).unwrap().ttl(15 * SECOND);
+    let guard = locker.lock("x").unwrap();
+    guard.check_for(20 * SECOND).unwrap();
+    println!("\n@{:?}", guard.unlock().unwrap());
 }
 
 fn at(environment: &Environment, endpoint: &str) -> Environment {
@@ -227,6 +240,30 @@ fn an_az_that_hangs_holds_nobody_up() {
     let (said, took) = timed(|| at(&environment, &store().endpoint()).run("lock"));
     assert!(said.starts_with("Unavailable "), "{said}");
     assert!(took < 4 * SECOND, "{took:?}");
+}
+
+/// Azurite looks at the end of a token, and so these have to be new ones all the time.
+#[test]
+#[ignore = "needs Azurite: tests/run.sh azure"]
+fn a_lock_on_azurite_outlives_its_tokens() {
+    let variable = |name| env::var(name).ok();
+    let [Some(endpoint), Some(certificate)] =
+        ["LEASEHOLD_AZURITE_HTTPS", "LEASEHOLD_AZURITE_CERTIFICATE"].map(variable)
+    else {
+        return println!("skipped: no Azurite with https was started");
+    };
+    let number = AtomicUsize::new(0);
+    let service = IdentityServer::start(move |_| {
+        let end = seconds(SystemTime::now()) + 6;
+        grants_token(&jwt(AUDIENCE, end, number.fetch_add(1, SeqCst)), "\"expires_in\":5")
+    });
+    let assertion = File::new("token", ASSERTION);
+    let environment = identities(&service.url(), &assertion).swap_remove(0).1;
+    let environment = at(&environment.and("SSL_CERT_FILE", &certificate), &endpoint);
+    assert_eq!(environment.run("keep"), "Confirmed");
+    let tokens = service.asked().len();
+    println!("{tokens} tokens of 5 s in 20 s");
+    assert!((4..=8).contains(&tokens), "{tokens}");
 }
 
 #[test]
