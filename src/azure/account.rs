@@ -351,7 +351,8 @@ impl Builder {
         self
     }
 
-    /// Whether plain `http:` may leave this machine: a SAS is then readable on the way. Default: no.
+    /// Whether plain `http:` may leave this machine: a SAS is then readable on the way. A token never goes so.
+    /// Default: no.
     pub fn allow_http(mut self, allowed: bool) -> Self {
         self.allow_http = allowed;
         self
@@ -361,7 +362,7 @@ impl Builder {
     ///
     /// # Errors
     /// `Config`, with what is wrong: the container's name, the prefix, names that are of another container, `http:`
-    /// to another machine, an `https:` endpoint in a program without a TLS feature.
+    /// to another machine (with a token also where that is allowed), an `https:` endpoint in a program without a TLS feature.
     pub fn build(self) -> Result<Store> {
         check_container(&self.container)?;
         if self.names == Names::GoAzureLocking && self.container != GOAZURELOCKING_CONTAINER {

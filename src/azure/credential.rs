@@ -43,7 +43,10 @@ impl Credential {
     pub(super) fn right(&self) -> &'static str {
         match self {
             Self::Key { .. } => "the account's network rules or policies are in the way",
-            Self::Sas(_) => "the signature needs the rights to create and write (`cw`)",
+            Self::Sas(_) => {
+                "the signature lacks a right: locks take create and write (`cw`); status, fencing and shared \
+                 locks also read, delete and list (`rdl`)"
+            }
             Self::Bearer(_) => {
                 "the identity needs the role Storage Blob Data Contributor on the container; a new \
                  assignment takes some minutes"
