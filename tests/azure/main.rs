@@ -3,6 +3,9 @@
 //! `tests/run.sh azure` installs and starts Azurite, and runs these; `tests/run.sh peers` those beside Go programs.
 #![allow(clippy::disallowed_methods, reason = "tests measure real time and start real threads")]
 
+#[path = "../common/mod.rs"]
+mod common;
+
 mod blob;
 mod credentials;
 mod endpoints;

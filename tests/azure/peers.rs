@@ -17,8 +17,8 @@ use leasehold::{
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::{
+    common::{Actor, Dir, read_number, say},
     support::{KEY, LONG, NAME, SECOND, account, endpoint, fresh_container, kind, ms, timed},
-    weather::{Actor, Dir, read_number, say},
 };
 
 /// The shortest that the service gives.

@@ -18,9 +18,9 @@ use leasehold::{
 };
 
 use crate::{
+    common::{Actor, say},
     fault_server::{Act, FaultServer},
     support::{SECOND, account, account_at, fresh_container, kind, ms, timed, until},
-    weather::{Actor, say},
 };
 use rustix::process::Signal;
 

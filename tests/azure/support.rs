@@ -5,15 +5,11 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     sync::atomic::{AtomicUsize, Ordering},
-    thread,
-    time::{Duration, Instant},
 };
 
-use leasehold::{Locker, Result, azure::Account};
+use leasehold::{Locker, azure::Account};
 
-pub(crate) const SECOND: Duration = Duration::from_secs(1);
-/// Longer than anything takes here that goes well.
-pub(crate) const LONG: Duration = Duration::from_secs(90);
+pub(crate) use crate::common::{LONG, SECOND, kind, ms, timed, until};
 
 /// Azurite's well-known account and key, which are no secret.
 pub(crate) const NAME: &str = "devstoreaccount1";
@@ -62,30 +58,4 @@ pub(crate) fn fresh_container() -> String {
 /// A locker on a container of its own.
 pub(crate) fn locker() -> Locker {
     Locker::new(account().container(&fresh_container()).create_container(true).build().unwrap())
-}
-
-pub(crate) fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-/// Waits for something that can be seen, and fails when it does not come.
-#[track_caller]
-pub(crate) fn until(what: &str, mut seen: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !seen() {
-        assert!(start.elapsed() < LONG, "waited in vain for: {what}");
-        thread::sleep(ms(5));
-    }
-}
-
-/// Runs, and says how long that took.
-pub(crate) fn timed<T>(f: impl FnOnce() -> T) -> (T, Duration) {
-    let start = Instant::now();
-    let value = f();
-    (value, start.elapsed())
-}
-
-#[track_caller]
-pub(crate) fn kind<T: std::fmt::Debug>(result: Result<T>) -> leasehold::ErrorKind {
-    result.map_err(|e| e.kind()).unwrap_err()
 }

@@ -4,10 +4,9 @@
 use std::{
     collections::HashMap,
     env, fs,
-    io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
+    path::Path,
+    process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
@@ -17,9 +16,12 @@ use std::{
 };
 
 use leasehold::{ErrorKind, Event, Guard, Locker};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-use crate::support::{LONG, NAME, SECOND, account_at, endpoint, fresh_container, ms, timed, until};
+use crate::{
+    common::{Actor, Dir, now, read_number, say},
+    support::{LONG, NAME, SECOND, account_at, endpoint, fresh_container, ms, timed, until},
+};
 
 /// The shortest that the service gives.
 const TTL: Duration = Duration::from_secs(15);
@@ -41,120 +43,24 @@ fn role() {
     }
 }
 
-/// A process with a role, which ends with the test.
-pub(crate) struct Actor {
-    child: Child,
-    said: BufReader<ChildStdout>,
+/// Starts a process with a role.
+fn start(role: &str, arguments: &[&str]) -> Actor {
+    start_trusting(role, arguments, None)
 }
 
-impl Actor {
-    fn start(role: &str, arguments: &[&str]) -> Self {
-        Self::with(role, arguments, None)
+/// One that trusts these certificates, and the machine's own otherwise.
+fn start_trusting(role: &str, arguments: &[&str], certificates: Option<&str>) -> Actor {
+    let mut command = Actor::command("weather::role", role, arguments);
+    command.env_remove("SSL_CERT_FILE").env_remove("SSL_CERT_DIR");
+    if let Some(file) = certificates {
+        command.env("SSL_CERT_FILE", file);
     }
-
-    /// One that trusts these certificates, and the machine's own otherwise.
-    fn with(role: &str, arguments: &[&str], certificates: Option<&str>) -> Self {
-        let mut command = Self::command("weather::role", role, arguments);
-        command.env_remove("SSL_CERT_FILE").env_remove("SSL_CERT_DIR");
-        if let Some(file) = certificates {
-            command.env("SSL_CERT_FILE", file);
-        }
-        Self::run(command.stdin(Stdio::null()))
-    }
-
-    /// This program again, for the one test in it that plays roles.
-    pub(crate) fn command(test: &str, role: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env::current_exe().unwrap());
-        command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"]);
-        command.env("LEASEHOLD_ROLE", role).env("LEASEHOLD_ARGUMENTS", arguments.join("\n"));
-        command
-    }
-
-    pub(crate) fn run(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let said = BufReader::new(child.stdout.take().unwrap());
-        Self { child, said }
-    }
-
-    /// The next line that it says.
-    #[track_caller]
-    pub(crate) fn hear(&mut self) -> String {
-        let mut line = String::new();
-        loop {
-            line.clear();
-            assert!(self.said.read_line(&mut line).unwrap() > 0, "the process ended");
-            if let Some(said) = line.strip_prefix('@') {
-                return said.trim_end().to_owned();
-            }
-        }
-    }
-
-    /// Waits for its end. What it still prints is dropped.
-    #[track_caller]
-    pub(crate) fn ends_well(&mut self) {
-        std::io::copy(&mut self.said, &mut std::io::sink()).unwrap();
-        assert!(self.child.wait().unwrap().success(), "an assertion failed in a process");
-    }
-
-    /// Ends what it reads, for a process that was given a pipe.
-    pub(crate) fn hear_no_more(&mut self) {
-        drop(self.child.stdin.take());
-    }
-
-    pub(crate) fn dies(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-}
-
-impl Drop for Actor {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Says a line to the test that started this process.
-pub(crate) fn say(line: &str) {
-    println!("\n@{line}");
-    std::io::stdout().flush().unwrap();
+    Actor::run(command.stdin(Stdio::null()))
 }
 
 fn locker_at(endpoint: &str, container: &str) -> Locker {
     let container = account_at(endpoint).container(container).create_container(true);
     Locker::new(container.build().unwrap()).ttl(TTL)
-}
-
-/// A directory of one test, gone with it.
-pub(crate) struct Dir(pub(crate) PathBuf);
-
-impl Dir {
-    pub(crate) fn new(name: &str) -> Self {
-        let path = env::temp_dir().join(format!("leasehold-azure-{}-{name}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Nanoseconds on a clock that is one for all processes.
-fn now() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap()
-}
-
-pub(crate) fn read_number(path: &Path) -> u64 {
-    fs::read_to_string(path).unwrap().parse().unwrap()
 }
 
 /// Adds to the number in a file, in some threads.
@@ -184,7 +90,7 @@ fn eight_processes_of_four_threads_count_exactly() {
     let (endpoint, container) = (endpoint(), fresh_container());
     let arguments = [&endpoint, &container, number.to_str().unwrap(), "250"];
     let ((), took) = timed(|| {
-        let mut actors: Vec<Actor> = (0..8).map(|_| Actor::start("count", &arguments)).collect();
+        let mut actors: Vec<Actor> = (0..8).map(|_| start("count", &arguments)).collect();
         actors.iter_mut().for_each(Actor::ends_well);
     });
     println!("2,000 times by 8 processes of 4 threads: {took:?}");
@@ -210,7 +116,7 @@ fn watch(locker: &Locker) {
 #[ignore = "needs Azurite: tests/run.sh azure"]
 fn a_stopped_holder_finds_its_lease_lost_before_its_code_can_act_on_it() {
     let (endpoint, container) = (endpoint(), fresh_container());
-    let mut holder = Actor::start("watch", &[&endpoint, &container]);
+    let mut holder = start("watch", &[&endpoint, &container]);
     assert_eq!(holder.hear(), "held");
     let locker = locker_at(&endpoint, &container);
     assert!(locker.try_lock("x").unwrap().is_none());
@@ -236,7 +142,7 @@ fn a_stopped_holder_finds_its_lease_lost_before_its_code_can_act_on_it() {
 #[ignore = "needs Azurite: tests/run.sh azure"]
 fn a_killed_holder_leaves_the_lock_within_its_ttl() {
     let (endpoint, container) = (endpoint(), fresh_container());
-    let mut holder = Actor::start("watch", &[&endpoint, &container]);
+    let mut holder = start("watch", &[&endpoint, &container]);
     assert_eq!(holder.hear(), "held");
     let locker = locker_at(&endpoint, &container);
     assert!(locker.try_lock("x").unwrap().is_none());
@@ -473,7 +379,7 @@ fn many(locker: Locker, seconds: u64) {
 #[test]
 #[ignore = "needs Azurite: tests/run.sh azure"]
 fn a_thousand_leases_in_one_process() {
-    let mut actor = Actor::start("many", &[&endpoint(), &fresh_container(), "120"]);
+    let mut actor = start("many", &[&endpoint(), &fresh_container(), "120"]);
     let mut said = String::new();
     std::io::Read::read_to_string(&mut actor.said, &mut said).unwrap();
     println!("{said}");
@@ -495,8 +401,8 @@ fn https_with_a_certificate_of_ones_own() {
     let [endpoint, certificate] = ["LEASEHOLD_AZURITE_HTTPS", "LEASEHOLD_AZURITE_CERTIFICATE"].map(variable);
     let container = fresh_container();
     let arguments = [&*endpoint, &*container];
-    assert_eq!(Actor::with("secure", &arguments, Some(&certificate)).hear(), "Confirmed");
-    let (said, took) = timed(|| Actor::start("secure", &arguments).hear());
+    assert_eq!(start_trusting("secure", &arguments, Some(&certificate)).hear(), "Confirmed");
+    let (said, took) = timed(|| start("secure", &arguments).hear());
     assert!(said.contains("certificate is not trusted"), "{said}");
     assert!(took < 10 * SECOND, "{took:?}");
     println!("without the certificate, after {took:?}: {said}");
