@@ -68,7 +68,8 @@ pub(crate) fn hire(order: &Arc<Order>) -> Result<Keeper> {
     let (outbox, answers) = mpsc::channel();
     let kept = order.clone();
     threads::run(&order.name, move || {
-        let mut seek = Seek { ask: kept.ask(), order: kept, unclear: false };
+        // Not on the stack, of which each page that is ever touched stays.
+        let mut seek = Box::new(Seek { ask: kept.ask(), order: kept, unclear: false });
         match seek.run(&inbox, &outbox, &leash) {
             Some(hold) => hold.run(&inbox),
             None => seek.abandon(),

@@ -267,7 +267,7 @@ impl Calls<'_> {
     }
 
     /// What is known of the blob; the outcome is `Done` or `Missing`.
-    pub(super) fn properties(&self) -> Result<Reply> {
+    pub(super) fn properties(&self) -> Result<Box<Reply>> {
         let reply = self.ask(Operation::Properties, &[])?;
         match reply.outcome {
             Outcome::Done | Outcome::Missing(_) => Ok(reply),
@@ -299,7 +299,7 @@ impl Calls<'_> {
         }
     }
 
-    pub(super) fn ask(&self, operation: Operation, headers: &[(&str, &str)]) -> Result<Reply> {
+    pub(super) fn ask(&self, operation: Operation, headers: &[(&str, &str)]) -> Result<Box<Reply>> {
         self.service.ask(&Question { operation, blob: Some(self.blob), query: "", headers }, self.call)
     }
 

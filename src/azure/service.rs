@@ -70,7 +70,7 @@ impl Service {
     }
 
     /// Asks, and once more when we were not believed: with the service's time, or with a new token.
-    pub(super) fn ask(&self, question: &Question<'_>, call: &Call) -> Result<Reply> {
+    pub(super) fn ask(&self, question: &Question<'_>, call: &Call) -> Result<Box<Reply>> {
         let before = self.ahead.load(Ordering::Relaxed);
         let reply = self.ask_once(question, call)?;
         if reply.outcome != Outcome::Unauthenticated {
@@ -84,7 +84,7 @@ impl Service {
         if again { self.ask_once(question, call) } else { Ok(reply) }
     }
 
-    fn ask_once(&self, question: &Question<'_>, call: &Call) -> Result<Reply> {
+    fn ask_once(&self, question: &Question<'_>, call: &Call) -> Result<Box<Reply>> {
         let path = match question.blob {
             Some(blob) => self.endpoint.blob_path(&self.container, blob),
             None => self.endpoint.container_path(&self.container),
@@ -126,7 +126,9 @@ impl Service {
         Ok(self.understand(question.operation, answer, bearer))
     }
 
-    fn understand(&self, operation: Operation, answer: Response, bearer: Option<Arc<str>>) -> Reply {
+    // Off the stack while a request is under way.
+    #[inline(never)]
+    fn understand(&self, operation: Operation, answer: Response, bearer: Option<Arc<str>>) -> Box<Reply> {
         let marked = answer.header("x-ms-request-id").is_some();
         let date = answer.header("date").and_then(|date| httpdate::parse_http_date(date).ok());
         if let Some(there) = date.filter(|_| marked) {
@@ -141,7 +143,8 @@ impl Service {
         );
         let status = answer.status;
         let outcome = Answer { operation, status, code: code.as_deref(), marked, retry_after }.outcome();
-        Reply { outcome, answer, code, retry_after, bearer, credential: self.credential.clone() }
+        let credential = self.credential.clone();
+        Box::new(Reply { outcome, answer, code, retry_after, bearer, credential })
     }
 
     /// The time at which an answer was given, by the service's clock.

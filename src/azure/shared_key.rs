@@ -58,6 +58,8 @@ impl Key {
     }
 
     /// The value of the `Authorization` header.
+    // Off the stack while a request is under way.
+    #[inline(never)]
     pub(super) fn authorization(&self, account: &str, request: &Request<'_>) -> String {
         format!("SharedKey {account}:{}", self.signature(&string_to_sign(account, request)))
     }

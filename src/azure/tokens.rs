@@ -93,6 +93,8 @@ impl Tokens {
     ///
     /// # Errors
     /// Of a fetch, or `Unavailable` when there was none within the call's time. Nothing was sent to the store.
+    // Off the stack while a request is under way.
+    #[inline(never)]
     pub(super) fn header(&self, call: &Call) -> Result<Arc<str>> {
         let mut state = self.0.lock();
         let before = state.ended;

@@ -243,6 +243,8 @@ impl Client {
         }
     }
 
+    // Its parts are not inlined, so that what they need is off the stack while a request is under way: of each held
+    // lock's thread that is a page less.
     fn exchange<B: AsSendBody>(
         &self,
         request: &Request<'_>,
@@ -250,8 +252,12 @@ impl Client {
         body: B,
         limit: Duration,
     ) -> Result<Response, ureq::Error> {
-        let message = self.message(request, uri, body, limit)?;
-        let (head, mut body) = self.0.agent.run(message)?.into_parts();
+        self.read(self.0.agent.run(self.message(request, uri, body, limit)?)?)
+    }
+
+    #[inline(never)]
+    fn read(&self, answer: http::Response<ureq::Body>) -> Result<Response, ureq::Error> {
+        let (head, mut body) = answer.into_parts();
         let max = self.0.settings.max_body;
         let mut kept = Vec::new();
         // One byte more tells whether there is more. A body that is not read to its end costs its connection.
@@ -261,8 +267,6 @@ impl Client {
         Ok(Response { status: head.status.as_u16(), headers: head.headers, body: kept, truncated })
     }
 
-    // On its own, so that what it needs is off the stack when the request is sent: of each held lock's thread that is
-    // a page less.
     #[inline(never)]
     fn message<B: AsSendBody>(
         &self,

@@ -100,11 +100,15 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    #[cold]
+    #[inline(never)]
     pub(super) fn unsent(kind: ErrorKind, what: impl Into<String>) -> Self {
         Self { kind, not_sent: true, what: what.into(), cause: None }
     }
 
     /// What an error of ureq means. Its own text is not passed on where a URL or a header may be in it.
+    #[cold]
+    #[inline(never)]
     pub(super) fn of(mut error: ureq::Error, place: &Place<'_>, limit: Duration) -> Self {
         let mut not_sent = false;
         loop {
