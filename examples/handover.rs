@@ -5,8 +5,8 @@
 //! handover ADDRESS [TICKET]
 //! ```
 //!
-//! ADDRESS is a store with leases, which processes can share: not `file:`, whose locks end with their process, and not
-//! `memory:`. TICKET is what the parent gives its child: no secret, so that an argument may carry it.
+//! ADDRESS is a store with leases, which processes can share, such as `azure:locks`: not `file:`, whose locks end with
+//! their process, and not `memory:`. TICKET is what the parent gives its child: no secret, so that an argument may carry it.
 #![forbid(unsafe_code)]
 
 use std::{

@@ -115,7 +115,10 @@ for part in "${@:-unit api run_locked azure peers users doc}"; do
                 { start_azurite && build_peers; } || { status=1; continue; }
                 run --features azure --test azure peers:: "${all[@]}"
                 ;;
-            users) run --package user-programs "${all[@]}" ;;
+            users)
+                start_azurite || { status=1; continue; }
+                run --package user-programs "${all[@]}"
+                ;;
             doc) run --doc --features azure "${all[@]}" ;;
             *) echo "tests/run.sh: no such part: $name (unit api run_locked azure peers users doc)" >&2; exit 1 ;;
         esac

@@ -39,6 +39,8 @@
 //!   has it.
 //! - **Break**: the service lets a broken lease run to its end before it gives the next one; its holder is told by
 //!   its next renewal at the latest. [`Break::Now`](crate::Break::Now) frees it at once, beside that holder.
+//! - **Hand-over**: [`Guard::detach`](crate::Guard::detach) and [`Locker::adopt`](crate::Locker::adopt), in both modes:
+//!   the lease gets another id. A ticket fits every store of that container and prefix, whatever its endpoint.
 //! - **Clocks**: requests bear the service's time, as learned from its answers; a machine's clock may be wrong.
 //! - **`no_expiry`**: a crash leaves the lock until somebody breaks it; so does a request for it that the network
 //!   delivers only after the lock was given up.
@@ -58,6 +60,7 @@ mod credential;
 mod entra;
 mod environment;
 mod fence;
+mod handover;
 mod json;
 mod listing;
 mod managed_identity;

@@ -16,6 +16,9 @@
 //! deleted without a lease id is that of nobody. With none left, the lease of the readers is changed into its own;
 //! which counts, too, only when the release of the gate that follows is confirmed. Else it is changed back.
 //!
+//! A request may be carried out long after its answer was given up. So each lease at a gate, each entry and each
+//! change of the readers' lease has an id of its own: what comes late is of nobody, and runs out.
+//!
 //! Until a lock is shared for the first time there is no gate, and an exclusive lock never looks for readers while the
 //! lock's blob is free: it costs two requests.
 
@@ -24,6 +27,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     blob::{Acquired, Calls, Created},
     fence::Counter,
+    handover,
     listing::Listed,
     metadata::Metadata,
     store::Inner,
@@ -56,15 +60,30 @@ pub(super) struct Waiting {
     tries: u32,
     /// The lock's blob was leased at the last try.
     refused: bool,
+    /// A reader's entry, by its id, of the last try.
+    entry: Option<String>,
     gate: Option<Gate>,
+    /// The id of a gate that perhaps was not let go.
+    old_gate: Option<String>,
+    /// The id into which the readers' lease perhaps was changed.
+    claim: Option<String>,
+    /// The one into which it surely was, for a writer.
+    pub(super) own: Option<String>,
     /// A gate changes hands quickly, and so does a lock whose readers leave: the next try is soon.
     pub(super) soon: bool,
     pub(super) waits: u32,
     /// Who has it, as far as that was written down.
     pub(super) holder: Option<Holder>,
+    /// The entry of a reader whose lock is taken over; it has its name from another id than ours.
+    pub(super) adopted: Option<String>,
 }
 
 impl Waiting {
+    /// Whether something was left that has to be taken back.
+    pub(super) fn owes(&self) -> bool {
+        self.gate.is_some() || self.old_gate.is_some() || self.claim.is_some() || self.own.is_some()
+    }
+
     /// Not at the first wait, since most are short; and again only where holders are written down.
     pub(super) fn asks_for_the_holder(&self) -> bool {
         self.waits == 2 || (self.holder.is_some() && self.waits.is_multiple_of(16))
@@ -74,9 +93,9 @@ impl Waiting {
 /// A gate that a writer keeps.
 struct Gate {
     id: String,
-    /// Since when it surely is ours, with all entries known of those who were in.
-    since: Option<Moment>,
-    entries: Vec<Listed>,
+    since: Moment,
+    /// Of those who were in, once that is known.
+    entries: Option<Vec<Listed>>,
 }
 
 /// The blobs of one lock.
@@ -98,6 +117,11 @@ impl Blobs {
         format!("{}{ENTRY}{id}", self.beside)
     }
 
+    /// Whether a reader's entry of this lock can be called so.
+    pub(super) fn has_entry(&self, blob: &str) -> bool {
+        blob.strip_prefix(&self.beside).is_some_and(is_entry)
+    }
+
     /// The counter of names that are others'.
     pub(super) fn token(&self) -> String {
         format!("{}{TOKEN}", self.beside)
@@ -107,12 +131,6 @@ impl Blobs {
 /// Whether a blob beside a lock, by its last part, is a reader's entry.
 pub(super) fn is_entry(part: &str) -> bool {
     part.starts_with(ENTRY)
-}
-
-impl Gate {
-    fn new() -> Self {
-        Self { id: id::uuid(), since: None, entries: Vec::new() }
-    }
 }
 
 /// What a writer finds behind the gate.
@@ -131,13 +149,12 @@ impl Inner {
     pub(super) fn enter(self: &Arc<Self>, ask: &Ask, waiting: &mut Waiting) -> Result<Attempt> {
         let ttl =
             ask.ttl().ok_or_else(|| Error::unsupported("share a lock that never runs out").not_sent())?;
-        let (id, call, blobs) = (ask.id(), ask.call(), Blobs::of(self, ask.name())?);
+        let (call, blobs) = (ask.call(), Blobs::of(self, ask.name())?);
         let lock = self.calls(&blobs.lock, call);
         if waiting.refused && !self.acquire_or_make(&lock, READERS, READERS_TTL)? {
             return Ok(Attempt::Busy(Busy::default()));
         }
         waiting.refused = false;
-        // Each time another id: a copy of an earlier try's request must not keep this one's gate.
         let (gate, gate_id) = (blobs.gate(), id::uuid());
         let gate = self.calls(&gate, call);
         if !self.acquire_or_make(&gate, &gate_id, GATE_TTL)? {
@@ -145,6 +162,7 @@ impl Inner {
             return Ok(Attempt::Busy(Busy::default()));
         }
         let since = call.now();
+        let id = &**waiting.entry.insert(id::uuid());
         let entry = blobs.entry(id);
         let come_in = || -> Result<Option<Option<u64>>> {
             if !self.acquire_or_make(&lock, READERS, READERS_TTL)? {
@@ -188,102 +206,136 @@ impl Inner {
         }
     }
 
-    /// The lock's blob is leased: by readers perhaps, which a writer waits for at the gate. `None`: it is this ask's
-    /// now, under the ask's id.
-    pub(super) fn wait_for_readers(&self, ask: &mut Ask, waiting: &mut Waiting) -> Result<Option<Busy>> {
+    /// The lock's blob is leased: by readers perhaps, which a writer waits for at the gate. Gives the id under which
+    /// it is this ask's now.
+    pub(super) fn wait_for_readers(&self, ask: &Ask, waiting: &mut Waiting) -> Result<Result<String, Busy>> {
         waiting.tries += 1;
-        let looks = waiting.gate.is_some() || waiting.soon || waiting.tries % LOOK_AGAIN == 1;
+        let looks = waiting.gate.is_some()
+            || waiting.claim.is_some()
+            || waiting.soon
+            || waiting.tries % LOOK_AGAIN == 1;
         waiting.soon = false;
         if !looks {
-            return Ok(Some(Busy::default()));
+            return Ok(Err(Busy::default()));
         }
-        let blobs = Blobs::of(self, ask.name())?;
-        let mut kept = waiting.gate.take().unwrap_or_else(Gate::new);
-        let inside = self.look_inside(&blobs, &mut kept, ask.call());
-        let gate_blob = blobs.gate();
-        let gate = self.calls(&gate_blob, ask.call());
+        let (call, blobs) = (ask.call(), Blobs::of(self, ask.name())?);
+        let (gate, lock) = (blobs.gate(), self.calls(&blobs.lock, call));
+        let gate = self.calls(&gate, call);
+        let inside = self.look_inside(&blobs, waiting, call)?;
+        if !matches!(inside, Inside::Nobody)
+            && let Some(claim) = waiting.claim.take()
+        {
+            // It came too late: those who are in go on.
+            let _ = lock.change(&claim, READERS);
+        }
         match inside {
-            Ok(Inside::NoGate) => return Ok(Some(Busy::default())),
-            Ok(Inside::NotOurs) => {
+            Inside::NoGate => return Ok(Err(Busy::default())),
+            Inside::NotOurs => {
                 waiting.soon = true;
-                return Ok(Some(Busy::default()));
+                return Ok(Err(Busy::default()));
             }
-            Ok(Inside::Reader(busy)) => {
+            Inside::Reader(busy) => {
                 waiting.soon = true;
                 if waiting.tries == 1 {
                     // Perhaps it only tries: then it keeps nobody out.
-                    let _ = gate.release(&kept.id);
-                } else {
-                    waiting.gate = Some(kept);
-                    ask.owe();
+                    let _ = let_go(&gate, waiting);
                 }
-                return Ok(Some(busy));
+                return Ok(Err(busy));
             }
-            Ok(Inside::Nobody) => {}
-            Err(e) => {
-                waiting.gate = Some(kept);
-                ask.owe();
-                return Err(e);
-            }
+            Inside::Nobody => {}
         }
-        let lock = self.calls(&blobs.lock, ask.call());
-        let changed = lock.change(READERS, ask.id());
-        // The last word: refused if anybody else had the gate since.
-        let confirmed = gate.release(&kept.id);
-        match (changed, confirmed) {
-            (Ok(()), Ok(())) => Ok(None),
-            (Ok(()), Err(e)) => {
-                let _ = lock.change(ask.id(), READERS);
-                waiting.soon = true;
-                if e.kind() == ErrorKind::Lost { Ok(Some(Busy::default())) } else { Err(e) }
-            }
+        // The same one behind the same gate: what was carried out, and not answered, is carried out again.
+        let claim = waiting.claim.get_or_insert_with(id::uuid).clone();
+        match lock.change(READERS, &claim) {
+            Ok(()) => {}
             // A writer has it, or it ran out just now.
-            (Err(e), _) if e.kind() == ErrorKind::Lost => Ok(Some(Busy::default())),
-            (Err(e), _) => Err(e),
+            Err(e) if e.kind() == ErrorKind::Lost => {
+                waiting.claim = None;
+                let _ = let_go(&gate, waiting);
+                return Ok(Err(Busy::default()));
+            }
+            Err(e) => return Err(e),
         }
+        // The last word: refused if anybody else had the gate since.
+        let confirmed = let_go(&gate, waiting)?;
+        waiting.claim = None;
+        if confirmed {
+            waiting.own = Some(claim.clone());
+            return Ok(Ok(claim));
+        }
+        waiting.soon = true;
+        let _ = lock.change(&claim, READERS);
+        Ok(Err(Busy::default()))
     }
 
     /// Takes the gate, or keeps it, and looks for readers. The entries of those who are none are deleted.
-    fn look_inside(&self, blobs: &Blobs, kept: &mut Gate, call: &Call) -> Result<Inside> {
+    fn look_inside(&self, blobs: &Blobs, waiting: &mut Waiting, call: &Call) -> Result<Inside> {
         let (gate, now) = (blobs.gate(), call.now());
         let gate = self.calls(&gate, call);
-        match kept.since {
-            Some(since) if now.saturating_since(since) < RENEW_GATE => {}
-            Some(_) => match gate.renew(&kept.id) {
-                Ok(()) => kept.since = Some(now),
-                Err(e) if e.kind() == ErrorKind::Lost => return Ok(Inside::NotOurs),
+        match &mut waiting.gate {
+            Some(kept) if now.saturating_since(kept.since) < RENEW_GATE => {}
+            Some(kept) => match gate.renew(&kept.id) {
+                Ok(()) => kept.since = now,
+                Err(e) if e.kind() == ErrorKind::Lost => {
+                    waiting.gate = None;
+                    return Ok(Inside::NotOurs);
+                }
                 Err(e) => return Err(e),
             },
             None => {
-                match gate.acquire(&kept.id, WAITING_TTL)? {
-                    Acquired::Granted => {}
+                let_go(&gate, waiting)?;
+                let id = id::uuid();
+                waiting.old_gate = Some(id.clone());
+                let acquired = gate.acquire(&id, WAITING_TTL)?;
+                waiting.old_gate = None;
+                match acquired {
+                    Acquired::Granted => waiting.gate = Some(Gate { id, since: now, entries: None }),
                     Acquired::Busy | Acquired::Breaking => return Ok(Inside::NotOurs),
                     Acquired::NoBlob | Acquired::NoContainer(_) => return Ok(Inside::NoGate),
                 }
-                kept.entries = self.list(&format!("{}{ENTRY}", blobs.beside), call)?;
-                kept.since = Some(now);
             }
         }
-        while let Some(last) = kept.entries.last() {
+        let Some(kept) = &mut waiting.gate else { return Ok(Inside::NotOurs) };
+        let entries = match &mut kept.entries {
+            Some(entries) => entries,
+            none => none.insert(self.list(&format!("{}{ENTRY}", blobs.beside), call)?),
+        };
+        while let Some(last) = entries.last() {
             if !self.calls(&last.name, call).delete(None)? {
                 let holder = last.metadata.holder();
                 return Ok(Inside::Reader(holder.map_or_else(Busy::default, |h| Busy::default().holder(h))));
             }
-            kept.entries.pop();
+            entries.pop();
         }
         Ok(Inside::Nobody)
     }
 
     /// Takes back what a wait has left.
     pub(super) fn leave(&self, ask: &mut Ask) -> Result<()> {
-        let gate = ask.scratch::<Waiting>().gate.take();
-        let (id, call, blobs) = (ask.id(), ask.call(), Blobs::of(self, ask.name())?);
-        let gate = gate.map_or(Ok(()), |kept| self.calls(&blobs.gate(), call).release(&kept.id));
-        let left = match ask.mode() {
-            Mode::Exclusive => self.calls(&blobs.lock, call).release(id),
-            Mode::Shared => self.calls(&blobs.entry(id), call).delete(Some(id)).map(drop),
-        };
-        for gone in [gate, left] {
+        // Put back, since this is asked again where it fails.
+        let mut waiting = std::mem::take(ask.scratch::<Waiting>());
+        let left = self.take_back(ask, &mut waiting);
+        *ask.scratch() = waiting;
+        left
+    }
+
+    fn take_back(&self, ask: &Ask, waiting: &mut Waiting) -> Result<()> {
+        let (call, blobs) = (ask.call(), Blobs::of(self, ask.name())?);
+        let lock = self.calls(&blobs.lock, call);
+        let entry = waiting.entry.as_ref().map(|id| (blobs.entry(id), &**id));
+        let entry = waiting.adopted.clone().map(|entry| (entry, ask.id())).or(entry);
+        let left = [
+            match (ask.mode(), entry) {
+                (Mode::Exclusive, _) => lock.release(ask.id()),
+                (Mode::Shared, Some((entry, id))) => self.calls(&entry, call).delete(Some(id)).map(drop),
+                (Mode::Shared, None) => Ok(()),
+            },
+            waiting.own.as_ref().map_or(Ok(()), |own| lock.release(own)),
+            // Not released: perhaps it came too late, and readers are in.
+            waiting.claim.as_ref().map_or(Ok(()), |claim| lock.change(claim, READERS)),
+            let_go(&self.calls(&blobs.gate(), call), waiting).map(drop),
+        ];
+        for gone in left {
             match gone {
                 // It never was ours, or is no more.
                 Err(e) if e.kind() == ErrorKind::Lost => {}
@@ -333,12 +385,7 @@ impl Inner {
     /// The next fencing token of a lock that is held under this id.
     pub(super) fn token(&self, blobs: &Blobs, ask: &Ask, id: &str) -> Result<u64> {
         let beside = blobs.token();
-        let counter = if self.names.are_others() {
-            Counter::Beside(self.calls(&beside, ask.call()))
-        } else {
-            Counter::Leased(self.calls(&blobs.lock, ask.call()), id)
-        };
-        counter.next(ask.mode(), ask.holder())
+        Counter::of(self, &blobs.lock, &beside, id, ask.call()).next(ask.mode(), ask.holder())
     }
 
     /// Leases a blob, which is made when it is missing. `false`: another lease is there.
@@ -356,12 +403,27 @@ impl Inner {
     }
 }
 
+/// Lets a writer's gate go. `false`: it was not the writer's any more.
+fn let_go(gate: &Calls<'_>, waiting: &mut Waiting) -> Result<bool> {
+    if let Some(kept) = waiting.gate.take() {
+        waiting.old_gate = Some(kept.id);
+    }
+    let Some(id) = &waiting.old_gate else { return Ok(true) };
+    let gone = match gate.release(id) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == ErrorKind::Lost => Ok(false),
+        Err(e) => Err(e),
+    }?;
+    waiting.old_gate = None;
+    Ok(gone)
+}
+
 /// One of those who share a lock.
-struct Reader {
-    store: Arc<Inner>,
-    lock: String,
-    entry: String,
-    id: String,
+pub(super) struct Reader {
+    pub(super) store: Arc<Inner>,
+    pub(super) lock: String,
+    pub(super) entry: String,
+    pub(super) id: String,
 }
 
 impl Lease for Reader {
@@ -378,5 +440,9 @@ impl Lease for Reader {
         } else {
             Err(Error::lost(LostReason::Taken))
         }
+    }
+
+    fn detach(&mut self, _: &Call) -> Result<String> {
+        Ok(handover::note(&self.store, &self.lock, Some(&self.entry)))
     }
 }

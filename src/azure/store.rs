@@ -5,6 +5,7 @@ use std::{collections::HashMap, fmt, ops::RangeInclusive, sync::Arc, time::Durat
 use super::{
     answer::{Operation, Outcome},
     blob::{Acquired, Blob, Calls, Created, INFINITE, LONGEST, whole_seconds},
+    handover,
     listing::{self, Listed},
     metadata::Metadata,
     name::{BlobNames, check_blob},
@@ -13,7 +14,7 @@ use super::{
     shared::{self, Blobs, Waiting},
 };
 use crate::{
-    Break, Error, ErrorKind, Holder, Mode, Result, Status,
+    Break, Error, ErrorKind, Holder, Mode, Result, Status, Ticket,
     backend::{Abilities, Ask, Attempt, Backend, Busy, Call, Clock, Grant, Lease, Moment},
 };
 
@@ -117,7 +118,7 @@ impl Inner {
     fn try_exclusive(self: &Arc<Self>, ask: &mut Ask, waiting: &mut Waiting) -> Result<Attempt> {
         let blobs = Blobs::of(self, ask.name())?;
         let seconds = whole_seconds(ask.ttl().unwrap_or(LONGEST));
-        let (id, call) = (ask.id().to_owned(), ask.call().clone());
+        let (mut id, call) = (waiting.own.as_deref().unwrap_or(ask.id()).to_owned(), ask.call().clone());
         let lock = self.calls(&blobs.lock, &call);
         // A container and a blob are made, and perhaps deleted again by others.
         for _ in 0..6 {
@@ -126,8 +127,11 @@ impl Inner {
                 Acquired::Granted => {}
                 Acquired::Breaking => return Ok(Attempt::Busy(Busy::default())),
                 Acquired::Busy => match self.wait_for_readers(ask, waiting)? {
-                    Some(busy) => return Ok(Attempt::Busy(busy)),
-                    None => continue,
+                    Err(busy) => return Ok(Attempt::Busy(busy)),
+                    Ok(claim) => {
+                        id = claim;
+                        continue;
+                    }
                 },
                 Acquired::NoBlob => {
                     self.create(&lock)?;
@@ -205,6 +209,9 @@ impl Backend for Store {
             Mode::Exclusive => self.0.try_exclusive(ask, &mut waiting),
             Mode::Shared => self.0.enter(ask, &mut waiting),
         };
+        if waiting.owes() {
+            ask.owe();
+        }
         let known = waiting.holder.clone();
         *ask.scratch() = waiting;
         Ok(match (tried?, known) {
@@ -234,6 +241,10 @@ impl Backend for Store {
 
     fn abandon(&self, ask: &mut Ask) -> Result<()> {
         self.0.leave(ask)
+    }
+
+    fn adopt(&self, ask: &mut Ask, ticket: &Ticket) -> Result<Grant> {
+        self.0.adopt(ask, ticket)
     }
 
     fn status(&self, name: &str, call: &Call) -> Result<Status> {
@@ -290,10 +301,11 @@ impl Backend for Store {
     }
 }
 
-struct Held {
-    store: Arc<Inner>,
-    blob: String,
-    id: String,
+/// The lock of one who has it alone.
+pub(super) struct Held {
+    pub(super) store: Arc<Inner>,
+    pub(super) blob: String,
+    pub(super) id: String,
 }
 
 impl Lease for Held {
@@ -305,6 +317,10 @@ impl Lease for Held {
 
     fn release(&mut self, call: &Call) -> Result<()> {
         self.store.calls(&self.blob, call).release(&self.id)
+    }
+
+    fn detach(&mut self, _: &Call) -> Result<String> {
+        Ok(handover::note(&self.store, &self.blob, None))
     }
 }
 

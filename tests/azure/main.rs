@@ -12,6 +12,7 @@ mod endpoints;
 mod fault_server;
 mod faults;
 mod fencing;
+mod handover;
 #[cfg(target_os = "linux")]
 mod identities;
 #[cfg(target_os = "linux")]

@@ -2,7 +2,7 @@
 #![cfg(target_os = "linux")]
 
 use std::{
-    fs,
+    env, fs,
     io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use leasehold::{Locker, file};
+use leasehold::{Locker, azure, file};
 use rustix::{
     fs::inotify::{self, CreateFlags, WatchFlags},
     process::{Pid, Signal, kill_process, test_kill_process},
@@ -222,6 +222,31 @@ fn handover_says_what_is_wrong_with_its_ticket() {
         let (status, said) = adopt(ticket);
         assert_eq!(status, Some(1));
         assert!(said.concat().contains(says), "{said:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs Azurite: tests/run.sh users"]
+fn handover_passes_the_lock_to_its_child() {
+    let endpoint =
+        env::var("LEASEHOLD_AZURITE").expect("`tests/run.sh users` starts Azurite and says where it is");
+    let account = "AccountName=devstoreaccount1;AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/\
+                   K1SZFPTOtr/KBHBeksoGMGw==";
+    let account = format!("{account};BlobEndpoint={endpoint}");
+    let container = format!("handover-{}", std::process::id());
+    let locker = azure::Account::from_connection_string(&account).unwrap().container(&container);
+    let locker = Locker::new(locker.create_container(true).build().unwrap());
+    for _ in 0..2 {
+        let mut command = Command::new(HANDOVER);
+        command
+            .env("AZURE_STORAGE_CONNECTION_STRING", &account)
+            .env("LEASE_STORE", format!("azure:{container}"));
+        let mut parent = Running::start(&mut command);
+        assert_eq!(parent.end(), Some(0));
+        assert_eq!(parent.next_out(), "child holds deploy token None");
+        // The end of what the child writes is that of the child.
+        assert_eq!(parent.err.iter().collect::<Vec<_>>(), [String::new(); 0]);
+        assert!(locker.try_lock("deploy").unwrap().is_some(), "released");
     }
 }
 
