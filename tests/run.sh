@@ -2,7 +2,7 @@
 # Runs every test, and closes with one line: N passed, N failed.
 #
 #   tests/run.sh            all
-#   tests/run.sh NAME...    some: unit api run_locked azure peers users doc
+#   tests/run.sh NAME...    some: unit api examples azure peers users doc
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -95,18 +95,19 @@ run() { # run CARGO-TEST-ARGUMENT...
 
 # Tests that are not run by a plain `cargo test` are run here.
 all=(-- --include-ignored)
-for part in "${@:-unit api run_locked azure peers users doc}"; do
+for part in "${@:-unit api examples azure peers users doc}"; do
     for name in $part; do
         case $name in
             unit) run --lib --features azure "${all[@]}" ;;
             api) run --test it "${all[@]}" ;;
-            run_locked)
+            examples)
                 # `cargo test` of one test alone does not build the programs that it runs.
                 cargo build --examples || status=1
-                run --test run_locked "${all[@]}"
+                run --test run_locked --test locks --test fencing "${all[@]}"
                 ;;
             azure)
-                start_azurite || { status=1; continue; }
+                need curl "install curl (Debian: apt-get install curl)"
+                { [ -z "$missing" ] && start_azurite; } || { status=1; continue; }
                 # `cargo test` of one test alone does not build the programs that it runs.
                 cargo build --features azure --examples || status=1
                 run --features azure --test azure "${all[@]}" --skip peers::
@@ -120,7 +121,7 @@ for part in "${@:-unit api run_locked azure peers users doc}"; do
                 run --package user-programs "${all[@]}"
                 ;;
             doc) run --doc --features azure "${all[@]}" ;;
-            *) echo "tests/run.sh: no such part: $name (unit api run_locked azure peers users doc)" >&2; exit 1 ;;
+            *) echo "tests/run.sh: no such part: $name (unit api examples azure peers users doc)" >&2; exit 1 ;;
         esac
     done
 done

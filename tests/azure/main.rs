@@ -9,6 +9,7 @@ mod common;
 mod blob;
 mod credentials;
 mod endpoints;
+mod examples;
 mod fault_server;
 mod faults;
 mod fencing;

@@ -30,7 +30,7 @@ pub(crate) fn account_at(endpoint: &str) -> Account {
 }
 
 /// A signature that Azurite's key made for all of its blobs, until 2099.
-const SAS: &str = "sv=2018-11-09&ss=b&srt=sco&sp=rwdlac&se=2099-01-01T00%3A00%3A00Z&spr=https%2Chttp&\
+pub(crate) const SAS: &str = "sv=2018-11-09&ss=b&srt=sco&sp=rwdlac&se=2099-01-01T00%3A00%3A00Z&spr=https%2Chttp&\
                    sig=K%2BOQqJj6KnEczTtcVU385IwXLAzlxsauImxanI94hY0%3D";
 
 /// A request of somebody else's, to a path below the account; gives the answer's header.
