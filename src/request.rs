@@ -36,7 +36,8 @@ impl LockRequest {
         self
     }
 
-    /// The lock never runs out: a crash leaves it until somebody breaks it.
+    /// The lock never runs out: a crash leaves it until somebody [breaks](crate::Locker::break_lock) it. A warning in
+    /// the log says so each time.
     pub fn no_expiry(mut self) -> Self {
         self.edit().no_expiry = true;
         self

@@ -174,6 +174,13 @@ impl<'a> Vigil<'a> {
     }
 
     pub(crate) fn acquired(&self, guard: Guard) -> Guard {
+        if self.order.no_expiry && self.order.core.abilities.ttl.is_some() {
+            let name = &self.order.name;
+            log::warn!(
+                target: "leasehold",
+                "lock {name:?} never runs out: if this process dies, it stays held until somebody breaks it"
+            );
+        }
         if self.order.settings.is_told(log::Level::Debug) {
             let waited = self.watch.elapsed();
             self.order.settings.tell(&Event::Acquired { name: &self.order.name, waited });

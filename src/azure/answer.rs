@@ -198,6 +198,20 @@ impl Operation {
     }
 }
 
+impl Operation {
+    /// What a SAS has to allow for it ("Create a service SAS", "Create an account SAS").
+    pub(super) fn permission(self) -> &'static str {
+        match self {
+            Acquire | Renew | Change | Release | Break | WriteMetadata => "write (`w`)",
+            CreateBlob => "create (`c`)",
+            CreateContainer => "create (`c`, of an account SAS for containers)",
+            Properties => "read (`r`)",
+            Delete => "delete (`d`)",
+            List => "list (`l`)",
+        }
+    }
+}
+
 /// The longest that an answer can make us wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 

@@ -290,7 +290,9 @@ impl Calls<'_> {
 
     /// Deletes the blob, if it has the lease with this id, or has none: `false` when it is leased otherwise.
     pub(super) fn delete(&self, id: Option<&str>) -> Result<bool> {
-        let headers: Vec<_> = id.map(|id| ("x-ms-lease-id", id)).into_iter().collect();
+        // Of a blob that somebody's backup has snapshots of, too.
+        let mut headers = vec![("x-ms-delete-snapshots", "include")];
+        headers.extend(id.map(|id| ("x-ms-lease-id", id)));
         let reply = self.ask(Operation::Delete, &headers)?;
         match reply.outcome {
             Outcome::Done | Outcome::Missing(_) => Ok(true),

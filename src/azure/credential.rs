@@ -39,18 +39,14 @@ impl Credential {
         }
     }
 
-    /// What may be missing when the service accepts it and refuses the request.
-    pub(super) fn right(&self) -> &'static str {
+    /// What may be missing when the service accepts it and refuses a request that takes this permission.
+    pub(super) fn right(&self, permission: &str) -> String {
         match self {
-            Self::Key { .. } => "the account's network rules or policies are in the way",
-            Self::Sas(_) => {
-                "the signature lacks a right: locks take create and write (`cw`); status, fencing and shared \
-                 locks also read, delete and list (`rdl`)"
-            }
-            Self::Bearer(_) => {
-                "the identity needs the role Storage Blob Data Contributor on the container; a new \
-                 assignment takes some minutes"
-            }
+            Self::Key { .. } => "the account's network rules or policies are in the way".to_owned(),
+            Self::Sas(_) => format!("the signature lacks a right: it has to allow {permission}"),
+            Self::Bearer(_) => "the identity lacks a right: it needs the role Storage Blob Data Contributor on the \
+                                container; a new assignment takes some minutes"
+                .to_owned(),
         }
     }
 }

@@ -18,16 +18,18 @@
 //!   [`Account`], and [`Account::from_env`] finds the one that is set.
 //! - **Rights**: the account's key; a SAS of the container that may create and write (`cw`; with
 //!   `create_container`, one of the account); an identity with the role Storage Blob Data Contributor on the
-//!   container (with `create_container`, on the account). Fencing, status and the holder's name take reading (`r`) of a
-//!   SAS, locks that are shared take listing and deleting (`ld`).
+//!   container (with `create_container`, on the account). Of a SAS, fencing takes
+//!   `r` besides, `status` and breaks `r` and `l`, `list` `l`, shared locks `d` and `l`. What is not allowed is `Denied`,
+//!   and the right that lacks is named.
 //! - **Bearer tokens**: fetched once for an account and its clones, and renewed in the background well before they
 //!   end. A lock that is held outlives every failure of that, as long as the old token or the lease lasts; a wait bears
 //!   what may pass (a timeout, 429, 5xx) like a store that does not answer, and ends at once with `Denied` or
 //!   `Config` at what does not. They go over https only, or within this machine.
 //! - **Names**: every byte but `A-Z a-z 0-9 - _ .` is written `~2F`; a blob never belongs to two names.
 //! - **Beside Go programs**: [`Names`] makes the locks those of goazurelocking or go-azuremutex as well.
-//! - **Waiting** is asking: at jittered pauses of 100 ms growing to 1 s ([`Locker::poll`](crate::Locker::poll)), and of
-//!   50 to 250 ms while readers come or leave.
+//! - **Waiting** is asking: at jittered pauses of 100 ms growing to 1 s ([`Locker::poll`](crate::Locker::poll)), for
+//!   all waiters of a process together. A writer that waits for readers to leave asks about 5 times a second,
+//!   since nobody comes in meanwhile.
 //! - **Shared**: readers lease the lock's blob together, and an entry each under `~locks/NAME/` beside it; to come in
 //!   takes five requests, to leave one, a renewal two. Writers do not starve, and a reader's crash holds them up for its
 //!   TTL at most. A lock that nobody has ever shared costs no request more. After its last reader, the blob stays leased
@@ -42,6 +44,9 @@
 //! - **Hand-over**: [`Guard::detach`](crate::Guard::detach) and [`Locker::adopt`](crate::Locker::adopt), in both modes:
 //!   the lease gets another id. A ticket fits every store of that container and prefix, whatever its endpoint.
 //! - **Clocks**: requests bear the service's time, as learned from its answers; a machine's clock may be wrong.
+//! - **What is no lock's blob** is left as it is, and the error is of kind `Foreign`: an archived blob, or a directory
+//!   of that name in an account with a hierarchical namespace, where everything else is the same.
+//! - **Soft delete** leaves nothing of a lock: a deleted blob is made anew. Snapshots have no leases.
 //! - **`no_expiry`**: a crash leaves the lock until somebody breaks it; so does a request for it that the network
 //!   delivers only after the lock was given up.
 //!

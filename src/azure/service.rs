@@ -51,6 +51,7 @@ pub(super) struct Question<'a> {
 pub(super) struct Reply {
     pub(super) outcome: Outcome,
     pub(super) answer: Response,
+    operation: Operation,
     code: Option<String>,
     retry_after: Option<Duration>,
     /// The token that it was asked with.
@@ -144,7 +145,7 @@ impl Service {
         let status = answer.status;
         let outcome = Answer { operation, status, code: code.as_deref(), marked, retry_after }.outcome();
         let credential = self.credential.clone();
-        Box::new(Reply { outcome, answer, code, retry_after, bearer, credential })
+        Box::new(Reply { outcome, answer, operation, code, retry_after, bearer, credential })
     }
 
     /// The time at which an answer was given, by the service's clock.
@@ -211,7 +212,7 @@ impl Reply {
             ),
             Outcome::Unauthenticated => (ErrorKind::Denied, Some(self.credential.doubt())),
             Outcome::Denied if self.code.as_deref() == Some("AuthorizationPermissionMismatch") => {
-                (ErrorKind::Denied, Some(self.credential.right().to_owned()))
+                (ErrorKind::Denied, Some(self.credential.right(self.operation.permission())))
             }
             Outcome::Denied => (ErrorKind::Denied, None),
             Outcome::Config => (ErrorKind::Config, None),

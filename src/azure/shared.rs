@@ -17,7 +17,8 @@
 //! which counts, too, only when the release of the gate that follows is confirmed. Else it is changed back.
 //!
 //! A request may be carried out long after its answer was given up. So each lease at a gate, each entry and each
-//! change of the readers' lease has an id of its own: what comes late is of nobody, and runs out.
+//! change of the readers' lease has an id of its own: what comes late is of nobody, and runs out. (A change that comes
+//! while readers are in ends them by their next renewal, and nobody else gets in before their time is up.)
 //!
 //! Until a lock is shared for the first time there is no gate, and an exclusive lock never looks for readers while the
 //! lock's blob is free: it costs two requests.
@@ -82,6 +83,11 @@ impl Waiting {
     /// Whether something was left that has to be taken back.
     pub(super) fn owes(&self) -> bool {
         self.gate.is_some() || self.old_gate.is_some() || self.claim.is_some() || self.own.is_some()
+    }
+
+    /// Whether a writer keeps readers out.
+    pub(super) fn keeps_gate(&self) -> bool {
+        self.gate.is_some()
     }
 
     /// Not at the first wait, since most are short; and again only where holders are written down.

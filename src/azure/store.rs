@@ -123,7 +123,9 @@ impl Inner {
         // A container and a blob are made, and perhaps deleted again by others.
         for _ in 0..6 {
             let mut since = call.now();
-            match lock.acquire(&id, &seconds)? {
+            // A writer at the gate waits for readers, who have it.
+            let acquired = if waiting.keeps_gate() { Acquired::Busy } else { lock.acquire(&id, &seconds)? };
+            match acquired {
                 Acquired::Granted => {}
                 Acquired::Breaking => return Ok(Attempt::Busy(Busy::default())),
                 Acquired::Busy => match self.wait_for_readers(ask, waiting)? {

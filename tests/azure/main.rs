@@ -18,9 +18,11 @@ mod handover;
 mod identities;
 #[cfg(target_os = "linux")]
 mod identity_server;
+mod outcomes;
 mod peers;
 mod secrets;
 mod shared;
+mod shared_faults;
 mod store;
 mod support;
 mod ten_minutes;
