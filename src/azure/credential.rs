@@ -44,9 +44,11 @@ impl Credential {
         match self {
             Self::Key { .. } => "the account's network rules or policies are in the way".to_owned(),
             Self::Sas(_) => format!("the signature lacks a right: it has to allow {permission}"),
-            Self::Bearer(_) => "the identity lacks a right: it needs the role Storage Blob Data Contributor on the \
+            Self::Bearer(_) => {
+                "the identity lacks a right: it needs the role Storage Blob Data Contributor on the \
                                 container; a new assignment takes some minutes"
-                .to_owned(),
+                    .to_owned()
+            }
         }
     }
 }

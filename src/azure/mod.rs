@@ -80,6 +80,7 @@ mod shared_key;
 mod store;
 mod token;
 mod tokens;
+mod writer;
 
 pub use account::{Account, Builder};
 pub(crate) use address::open;

@@ -23,7 +23,7 @@
 //! Until a lock is shared for the first time there is no gate, and an exclusive lock never looks for readers while the
 //! lock's blob is free: it costs two requests.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{
     blob::{Acquired, Calls, Created},
@@ -32,6 +32,7 @@ use super::{
     listing::Listed,
     metadata::Metadata,
     store::Inner,
+    writer::{Gate, let_go},
 };
 use crate::{
     Error, ErrorKind, Holder, LostReason, Mode, Result,
@@ -40,34 +41,29 @@ use crate::{
 };
 
 /// The lease of all readers of a lock: `leaseholdreaders`, as bytes, but for the bits that make it a UUID.
-const READERS: &str = "6c656173-6568-4f6c-a472-656164657273";
+pub(super) const READERS: &str = "6c656173-6568-4f6c-a472-656164657273";
 /// Each reader renews it, so that it outlives every reader's own lease.
 const READERS_TTL: &str = "60";
 /// A reader is through the gate in a few requests; one that died there keeps the others out for so long.
 const GATE_TTL: &str = "15";
-/// A writer keeps the gate by renewals, at every try for this one that is due.
-const WAITING_TTL: &str = "30";
-const RENEW_GATE: Duration = Duration::from_secs(8);
-/// A lock without a gate may get one while it is waited for.
-const LOOK_AGAIN: u32 = 4;
 
 const GATE: &str = "gate";
-const ENTRY: &str = "reader-";
+pub(super) const ENTRY: &str = "reader-";
 const TOKEN: &str = "token";
 
 /// What is kept between the tries of one wait.
 #[derive(Default)]
 pub(super) struct Waiting {
-    tries: u32,
+    pub(super) tries: u32,
     /// The lock's blob was leased at the last try.
     refused: bool,
     /// A reader's entry, by its id, of the last try.
     entry: Option<String>,
-    gate: Option<Gate>,
+    pub(super) gate: Option<Gate>,
     /// The id of a gate that perhaps was not let go.
-    old_gate: Option<String>,
+    pub(super) old_gate: Option<String>,
     /// The id into which the readers' lease perhaps was changed.
-    claim: Option<String>,
+    pub(super) claim: Option<String>,
     /// The one into which it surely was, for a writer.
     pub(super) own: Option<String>,
     /// A gate changes hands quickly, and so does a lock whose readers leave: the next try is soon.
@@ -96,18 +92,10 @@ impl Waiting {
     }
 }
 
-/// A gate that a writer keeps.
-struct Gate {
-    id: String,
-    since: Moment,
-    /// Of those who were in, once that is known.
-    entries: Option<Vec<Listed>>,
-}
-
 /// The blobs of one lock.
 pub(super) struct Blobs {
     pub(super) lock: String,
-    beside: String,
+    pub(super) beside: String,
 }
 
 impl Blobs {
@@ -115,7 +103,7 @@ impl Blobs {
         Ok(Self { lock: store.names.blob(name)?, beside: store.names.beside(name)? })
     }
 
-    fn gate(&self) -> String {
+    pub(super) fn gate(&self) -> String {
         format!("{}{GATE}", self.beside)
     }
 
@@ -137,17 +125,6 @@ impl Blobs {
 /// Whether a blob beside a lock, by its last part, is a reader's entry.
 pub(super) fn is_entry(part: &str) -> bool {
     part.starts_with(ENTRY)
-}
-
-/// What a writer finds behind the gate.
-enum Inside {
-    /// There is none: nobody has ever shared the lock.
-    NoGate,
-    /// Another is at the gate, or was since we were.
-    NotOurs,
-    /// A reader.
-    Reader(Busy),
-    Nobody,
 }
 
 impl Inner {
@@ -210,110 +187,6 @@ impl Inner {
                 Ok(Attempt::Busy(Busy::default()))
             }
         }
-    }
-
-    /// The lock's blob is leased: by readers perhaps, which a writer waits for at the gate. Gives the id under which
-    /// it is this ask's now.
-    pub(super) fn wait_for_readers(&self, ask: &Ask, waiting: &mut Waiting) -> Result<Result<String, Busy>> {
-        waiting.tries += 1;
-        let looks = waiting.gate.is_some()
-            || waiting.claim.is_some()
-            || waiting.soon
-            || waiting.tries % LOOK_AGAIN == 1;
-        waiting.soon = false;
-        if !looks {
-            return Ok(Err(Busy::default()));
-        }
-        let (call, blobs) = (ask.call(), Blobs::of(self, ask.name())?);
-        let (gate, lock) = (blobs.gate(), self.calls(&blobs.lock, call));
-        let gate = self.calls(&gate, call);
-        let inside = self.look_inside(&blobs, waiting, call)?;
-        if !matches!(inside, Inside::Nobody)
-            && let Some(claim) = waiting.claim.take()
-        {
-            // It came too late: those who are in go on.
-            let _ = lock.change(&claim, READERS);
-        }
-        match inside {
-            Inside::NoGate => return Ok(Err(Busy::default())),
-            Inside::NotOurs => {
-                waiting.soon = true;
-                return Ok(Err(Busy::default()));
-            }
-            Inside::Reader(busy) => {
-                waiting.soon = true;
-                if waiting.tries == 1 {
-                    // Perhaps it only tries: then it keeps nobody out.
-                    let _ = let_go(&gate, waiting);
-                }
-                return Ok(Err(busy));
-            }
-            Inside::Nobody => {}
-        }
-        // The same one behind the same gate: what was carried out, and not answered, is carried out again.
-        let claim = waiting.claim.get_or_insert_with(id::uuid).clone();
-        match lock.change(READERS, &claim) {
-            Ok(()) => {}
-            // A writer has it, or it ran out just now.
-            Err(e) if e.kind() == ErrorKind::Lost => {
-                waiting.claim = None;
-                let _ = let_go(&gate, waiting);
-                return Ok(Err(Busy::default()));
-            }
-            Err(e) => return Err(e),
-        }
-        // The last word: refused if anybody else had the gate since.
-        let confirmed = let_go(&gate, waiting)?;
-        waiting.claim = None;
-        if confirmed {
-            waiting.own = Some(claim.clone());
-            return Ok(Ok(claim));
-        }
-        waiting.soon = true;
-        let _ = lock.change(&claim, READERS);
-        Ok(Err(Busy::default()))
-    }
-
-    /// Takes the gate, or keeps it, and looks for readers. The entries of those who are none are deleted.
-    fn look_inside(&self, blobs: &Blobs, waiting: &mut Waiting, call: &Call) -> Result<Inside> {
-        let (gate, now) = (blobs.gate(), call.now());
-        let gate = self.calls(&gate, call);
-        match &mut waiting.gate {
-            Some(kept) if now.saturating_since(kept.since) < RENEW_GATE => {}
-            Some(kept) => match gate.renew(&kept.id) {
-                Ok(()) => kept.since = now,
-                Err(e) if e.kind() == ErrorKind::Lost => {
-                    waiting.gate = None;
-                    return Ok(Inside::NotOurs);
-                }
-                Err(e) => return Err(e),
-            },
-            None => {
-                let_go(&gate, waiting)?;
-                let id = id::uuid();
-                waiting.old_gate = Some(id.clone());
-                let acquired = gate.acquire(&id, WAITING_TTL)?;
-                waiting.old_gate = None;
-                match acquired {
-                    Acquired::Granted => waiting.gate = Some(Gate { id, since: now, entries: None }),
-                    Acquired::Busy | Acquired::Breaking => return Ok(Inside::NotOurs),
-                    Acquired::NoBlob | Acquired::NoContainer(_) => return Ok(Inside::NoGate),
-                }
-            }
-        }
-        let Some(kept) = &mut waiting.gate else { return Ok(Inside::NotOurs) };
-        let entries = match &mut kept.entries {
-            Some(entries) => entries,
-            none => none.insert(self.list(&format!("{}{ENTRY}", blobs.beside), call)?),
-        };
-        while let Some(last) = entries.last() {
-            if !self.calls(&last.name, call).delete(None)? {
-                let holder = last.metadata.holder();
-                return Ok(Inside::Reader(holder.map_or_else(Busy::default, |h| Busy::default().holder(h))));
-            }
-            entries.pop();
-        }
-        Ok(Inside::Nobody)
     }
 
     /// Takes back what a wait has left.
@@ -407,21 +280,6 @@ impl Inner {
         }
         Err(Error::new(ErrorKind::Unavailable, "the lock's blob is deleted again and again"))
     }
-}
-
-/// Lets a writer's gate go. `false`: it was not the writer's any more.
-fn let_go(gate: &Calls<'_>, waiting: &mut Waiting) -> Result<bool> {
-    if let Some(kept) = waiting.gate.take() {
-        waiting.old_gate = Some(kept.id);
-    }
-    let Some(id) = &waiting.old_gate else { return Ok(true) };
-    let gone = match gate.release(id) {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == ErrorKind::Lost => Ok(false),
-        Err(e) => Err(e),
-    }?;
-    waiting.old_gate = None;
-    Ok(gone)
 }
 
 /// One of those who share a lock.

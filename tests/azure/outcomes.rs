@@ -47,7 +47,7 @@ fn allowed(permissions: &str, container: &str) -> Locker {
 fn lacks<T: std::fmt::Debug>(result: leasehold::Result<T>, right: &str) {
     let error = result.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
-    assert!(error.to_string().contains(&format!("a SAS has to allow {right}")), "{error}");
+    assert!(error.to_string().contains(&format!("it has to allow {right}")), "{error}");
     assert_eq!(error.code(), Some("AuthorizationPermissionMismatch"));
 }
 
