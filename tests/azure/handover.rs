@@ -15,9 +15,9 @@ use leasehold::{
 };
 
 use crate::{
+    common::{Actor, say},
     fault_server::{Act, FaultServer},
     support::{LONG, SECOND, account, account_at, by_hand, fresh_container, kind, ms, timed, until},
-    weather::{Actor, say},
 };
 
 const TTL: Duration = Duration::from_secs(15);
