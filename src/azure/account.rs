@@ -374,8 +374,11 @@ impl Builder {
         }
         let names = BlobNames::new(self.names, &self.prefix)?;
         // As much as a page of a listing takes.
-        let settings =
-            http::Settings { allow_http: self.allow_http, nearby: false, max_body: 8 * 1024 * 1024 };
+        let settings = http::Settings {
+            allow_http: self.allow_http,
+            max_body: 8 * 1024 * 1024,
+            ..http::Settings::default()
+        };
         let client = http::Client::new(&settings)?;
         let Account { credential, endpoint, clock } = self.account;
         if matches!(&*credential, Credential::Bearer(_)) && endpoint.is_open() {

@@ -12,18 +12,23 @@ use crate::clock::Limit;
 pub(super) const ORDINARY: usize = 8;
 /// What releases have for themselves, so that a lock is let go while everything else hangs.
 pub(super) const RELEASE: usize = 4;
+/// Requests at once that wait for something to happen. They keep nobody from anything, but each has a connection: a
+/// Consul agent takes 200 from one address (`limits.http_max_conns_per_client`).
+pub(super) const WAIT: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     state: Mutex<State>,
     ordinary: Condvar,
     release: Condvar,
+    wait: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     ordinary: usize,
     release: usize,
+    wait: usize,
     /// How many wait for an ordinary slot; while any does, releases keep to their own.
     waiting: usize,
     /// How many releases wait: nobody is woken for nothing.
@@ -42,8 +47,9 @@ impl Gate {
     pub(super) fn enter(&self, lane: Lane, limit: &Limit) -> Option<Pass<'_>> {
         let mut state = self.lock();
         let ordinary = usize::from(lane == Lane::Ordinary);
+        let release = usize::from(lane == Lane::Release);
         state.waiting += ordinary;
-        state.releases_waiting += 1 - ordinary;
+        state.releases_waiting += release;
         // A slot comes before the limit, so that no wake-up gets lost with one who gives up.
         let slot = loop {
             if let Some(slot) = state.take(lane) {
@@ -53,12 +59,16 @@ impl Gate {
             if left.is_zero() {
                 break None;
             }
-            let free = if lane == Lane::Release { &self.release } else { &self.ordinary };
+            let free = match lane {
+                Lane::Ordinary => &self.ordinary,
+                Lane::Release => &self.release,
+                Lane::Wait => &self.wait,
+            };
             let left = limit.clock().real(left);
             state = free.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         };
         state.waiting -= ordinary;
-        state.releases_waiting -= 1 - ordinary;
+        state.releases_waiting -= release;
         if state.releases_waiting > 0 && state.waiting == 0 && state.ordinary < ORDINARY {
             self.release.notify_one();
         }
@@ -72,6 +82,11 @@ impl Gate {
 
 impl State {
     fn take(&mut self, lane: Lane) -> Option<Lane> {
+        if lane == Lane::Wait {
+            let free = self.wait < WAIT;
+            self.wait += usize::from(free);
+            return free.then_some(Lane::Wait);
+        }
         let release = lane == Lane::Release;
         if release && self.release < RELEASE {
             self.release += 1;
@@ -91,6 +106,10 @@ impl Drop for Pass<'_> {
         match self.slot {
             Lane::Release => state.release -= 1,
             Lane::Ordinary => state.ordinary -= 1,
+            Lane::Wait => {
+                state.wait -= 1;
+                return self.gate.wait.notify_one();
+            }
         }
         if self.slot == Lane::Ordinary && state.waiting > 0 {
             self.gate.ordinary.notify_one();

@@ -10,6 +10,7 @@ mod gate;
 mod names;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod wire;
 
 use std::{
@@ -30,9 +31,9 @@ use ureq::{
 use self::{
     gate::Gate,
     names::Names,
-    wire::{Connect, Place},
+    wire::{Connect, Meant, Place},
 };
-pub(crate) use self::{names::is_loopback, wire::Failure};
+pub(crate) use self::{names::is_loopback, tls::Tls, wire::Failure};
 use crate::{
     Error, ErrorKind, Result,
     clock::{Clock, Limit, Moment},
@@ -63,7 +64,7 @@ struct Inner {
 }
 
 /// What a store sets for all its requests.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Settings {
     /// Plain `http:` beyond this machine.
     pub(crate) allow_http: bool,
@@ -72,11 +73,21 @@ pub(crate) struct Settings {
     pub(crate) nearby: bool,
     /// How much of an answer's body is kept.
     pub(crate) max_body: usize,
+    /// Whom to trust, and who we are.
+    pub(crate) tls: Tls,
+    /// A host that is meant to be another: `(ALIAS, HOST)`. The server is asked for a certificate of the alias.
+    pub(crate) alias: Option<(String, String)>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { allow_http: false, nearby: false, max_body: 64 * 1024 }
+        Self { allow_http: false, nearby: false, max_body: 64 * 1024, tls: Tls::default(), alias: None }
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").field("allow_http", &self.allow_http).finish_non_exhaustive()
     }
 }
 
@@ -86,6 +97,8 @@ pub(crate) enum Lane {
     Ordinary,
     /// For what lets a lock go: never stuck behind the rest.
     Release,
+    /// For what the server answers only when something happens, or after a while.
+    Wait,
 }
 
 #[derive(Clone, Copy)]
@@ -130,10 +143,8 @@ impl Response {
 }
 
 impl Client {
-    #[expect(
-        clippy::unnecessary_wraps,
-        reason = "roots and certificates of the caller's are to be read here"
-    )]
+    /// # Errors
+    /// `Config`, when a certificate or a key is none.
     pub(crate) fn new(settings: &Settings) -> Result<Self> {
         let proxy = Proxy::try_from_env();
         let usable = |proxy: &Proxy| {
@@ -143,11 +154,12 @@ impl Client {
             }
             http
         };
+        settings.tls.check()?;
         Ok(Self::with(settings, Names::of_the_machine(), proxy.filter(usable)))
     }
 
     fn with(settings: &Settings, names: Names, proxy: Option<Proxy>) -> Self {
-        let pool = gate::ORDINARY + gate::RELEASE;
+        let pool = gate::ORDINARY + gate::RELEASE + gate::WAIT;
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -163,9 +175,13 @@ impl Client {
             .max_idle_connections_per_host(pool)
             .max_idle_age(IDLE);
         #[cfg(any(feature = "rustls", feature = "native-tls"))]
-        let config = config.tls_config(tls());
+        let config = config.tls_config(settings.tls.config());
         Self(Arc::new(Inner {
-            agent: Agent::with_parts(config.build(), Connect::default(), names.clone()),
+            agent: Agent::with_parts(
+                config.build(),
+                Connect::default(),
+                Meant { names: names.clone(), alias: settings.alias.clone() },
+            ),
             gate: Gate::default(),
             names,
             settings: settings.clone(),
@@ -230,12 +246,13 @@ impl Client {
         };
         match answer {
             Ok(response) => {
-                self.0.names.prove(uri.host().unwrap_or_default());
+                self.0.names.prove(self.meant(&uri));
                 Ok(response)
             }
             Err(error) => {
                 let failure = Failure::of(error, &place, limit);
-                if !failure.not_sent {
+                // One that waits has little to do with the others: its server may just have ended.
+                if !failure.not_sent && request.lane != Lane::Wait {
                     self.0.distrust.fetch_max(Clock::system().now().as_nanos(), Ordering::Relaxed);
                 }
                 Err(failure)
@@ -267,6 +284,11 @@ impl Client {
         Ok(Response { status: head.status.as_u16(), headers: head.headers, body: kept, truncated })
     }
 
+    /// The host that a request really goes to.
+    fn meant<'a>(&'a self, uri: &'a Uri) -> &'a str {
+        wire::meant(self.0.settings.alias.as_ref(), uri.host().unwrap_or_default())
+    }
+
     #[inline(never)]
     fn message<B: AsSendBody>(
         &self,
@@ -279,7 +301,7 @@ impl Client {
         for (name, value) in request.headers {
             message = message.header(*name, *value);
         }
-        let host = uri.host().unwrap_or_default();
+        let host = self.meant(uri);
         let distrust = Moment::from_nanos(self.0.distrust.load(Ordering::Relaxed));
         let trusted = Clock::system().now().saturating_since(distrust);
         let agent = &self.0.agent;
@@ -296,12 +318,4 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("settings", &self.0.settings).finish_non_exhaustive()
     }
-}
-
-/// What is compiled in, rustls first, and the machine's own roots: a wrong pair would panic in ureq.
-#[cfg(any(feature = "rustls", feature = "native-tls"))]
-fn tls() -> ureq::tls::TlsConfig {
-    use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
-    let provider = if cfg!(feature = "rustls") { TlsProvider::Rustls } else { TlsProvider::NativeTls };
-    TlsConfig::builder().provider(provider).root_certs(RootCerts::PlatformVerifier).build()
 }

@@ -32,16 +32,31 @@ pub(super) fn unsent(error: ureq::Error) -> ureq::Error {
     ureq::Error::Other(Box::new(Unsent(error)))
 }
 
-impl Resolver for Names {
+/// The names of a client, with one more: an alias for a host.
+#[derive(Debug)]
+pub(super) struct Meant {
+    pub(super) names: Names,
+    pub(super) alias: Option<(String, String)>,
+}
+
+/// The host that is meant by another name.
+pub(super) fn meant<'a>(alias: Option<&'a (String, String)>, host: &'a str) -> &'a str {
+    match alias {
+        Some((alias, meant)) if alias.eq_ignore_ascii_case(host) => meant,
+        _ => host,
+    }
+}
+
+impl Resolver for Meant {
     fn resolve(
         &self,
         uri: &Uri,
         _: &ureq::config::Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let host = uri.host().unwrap_or_default();
+        let host = meant(self.alias.as_ref(), uri.host().unwrap_or_default());
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
-        let found = self.find(host, *timeout.after).map_err(|why| {
+        let found = self.names.find(host, *timeout.after).map_err(|why| {
             unsent(match why {
                 Unknown::Late => ureq::Error::Timeout(ureq::Timeout::Resolve),
                 Unknown::Failed(why) => ureq::Error::Io(why),
