@@ -235,6 +235,28 @@ fn they_keep_us_out_and_we_them() {
     }
 }
 
+/// They know exclusive leases alone; a shared lock is one more of these.
+#[test]
+#[ignore = "needs Azurite and Go programs: tests/run.sh peers"]
+fn our_readers_keep_them_out_and_they_our_readers() {
+    for shared in Shared::both() {
+        let (locker, lock) = (shared.locker(), &*shared.lock);
+        let read = || locker.request(lock).shared().fenced();
+        let readers = [read().lock().unwrap(), read().lock().unwrap()];
+        assert!(readers[0].fencing_token() == readers[1].fencing_token());
+        assert!(!shared.is_free_to_them());
+        readers.map(|reader| reader.unlock().unwrap());
+        // The next writer of ours ends what the readers have left.
+        locker.try_lock(lock).unwrap().unwrap().unlock().unwrap();
+        let mut theirs = shared.theirs(&["hold"]);
+        assert_eq!(theirs.hear(), "held");
+        assert!(read().try_lock().unwrap().is_none());
+        theirs.hear_no_more();
+        theirs.ends_well();
+        let _reader = read().lock().unwrap();
+    }
+}
+
 /// All at once, since each is a wait for a TTL: go-azuremutex has 60 s.
 #[test]
 #[ignore = "needs Azurite and Go programs: tests/run.sh peers"]
