@@ -129,6 +129,7 @@ mod keeper;
 mod lease;
 mod locker;
 pub mod memory;
+mod percent;
 mod queue;
 mod request;
 mod settings;

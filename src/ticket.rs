@@ -3,13 +3,12 @@
 //! `leasehold-ticket:1:MODE:TTL:TOKEN:NAME:LEASE:NOTE:SUM`: the TTL in milliseconds, `-` for what there is not, texts
 //! percent-encoded (RFC 3986, section 2.1), the sum over all before it.
 
-use std::{
-    fmt::{self, Write as _},
-    str::FromStr,
-    time::Duration,
-};
+use std::{fmt, str::FromStr, time::Duration};
 
-use crate::{Error, ErrorKind, Mode, Result};
+use crate::{
+    Error, ErrorKind, Mode, Result,
+    percent::{decode, encode_onto},
+};
 
 const PREFIX: &str = "leasehold-ticket:";
 const VERSION: &str = "1";
@@ -95,7 +94,11 @@ impl fmt::Display for Ticket {
         let number = |number: Option<String>| number.unwrap_or_else(|| NONE.to_owned());
         let ttl = number(self.ttl.map(|ttl| ttl.as_millis().to_string()));
         let token = number(self.token.map(|token| token.to_string()));
-        let [name, lease, note] = [&self.name, &self.lease_id, &self.note].map(|text| encode(text));
+        let [name, lease, note] = [&self.name, &self.lease_id, &self.note].map(|text| {
+            let mut encoded = String::with_capacity(text.len());
+            encode_onto(&mut encoded, text);
+            encoded
+        });
         let text = format!("{PREFIX}{VERSION}:{mode}:{ttl}:{token}:{name}:{lease}:{note}");
         write!(f, "{text}:{}", sum(&text))
     }
@@ -180,33 +183,6 @@ fn sum(text: &str) -> String {
     format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, step))
 }
 
-fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
-            _ => {
-                let _ = write!(encoded, "%{byte:02X}");
-            }
-        }
-    }
-    encoded
-}
-
-fn decode(text: &str) -> Option<String> {
-    let mut parts = text.split('%');
-    let mut bytes = parts.next()?.as_bytes().to_vec();
-    for part in parts {
-        let (digits, rest) = part.split_at_checked(2)?;
-        if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return None;
-        }
-        bytes.push(u8::from_str_radix(digits, 16).ok()?);
-        bytes.extend_from_slice(rest.as_bytes());
-    }
-    String::from_utf8(bytes).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -235,8 +211,8 @@ mod tests {
         let text = ticket().to_string();
         assert_eq!(
             text,
-            "leasehold-ticket:1:shared:30000:1795244820000000:shop%2Fdeploy%3A%20%C3%A9%0A:\
-             1f0c0e8e-7d2b-4a43-9a0e-0d9a3f8f7e11:locks%2Fa%25b:22ec9e5c69153c75"
+            "leasehold-ticket:1:shared:30000:1795244820000000:shop/deploy%3A%20%C3%A9%0A:\
+             1f0c0e8e-7d2b-4a43-9a0e-0d9a3f8f7e11:locks/a%25b:fc4553956556cb3d"
         );
         assert_eq!(text.parse::<Ticket>().unwrap(), ticket());
         assert_eq!(format!(" {text}\r\n").parse::<Ticket>().unwrap(), ticket());

@@ -6,8 +6,8 @@
 
 use std::fmt;
 
-use super::{credential::Credential, percent::encode_onto, shared_key::Key};
-use crate::{Error, ErrorKind, Result, http::is_loopback};
+use super::{credential::Credential, shared_key::Key};
+use crate::{Error, ErrorKind, Result, http::is_loopback, percent::encode_onto};
 
 /// The account that the emulator has, in "Use the Azurite emulator for local Azure Storage development".
 const EMULATOR: &str = "devstoreaccount1";

@@ -9,8 +9,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::percent::{decode, encode_onto};
-use crate::{Error, ErrorKind, Holder, Result, http::Response};
+use crate::{
+    Error, ErrorKind, Holder, Result,
+    http::Response,
+    percent::{decode_any, encode_onto},
+};
 
 const HEADER: &str = "x-ms-meta-";
 const TOKEN: &str = "leaseholdtoken";
@@ -62,7 +65,7 @@ impl Metadata {
         let (mut words, mut host, mut pid, mut since) = (None, None, None, None);
         for part in self.get(HOLDER)?.split('&') {
             let (name, value) = part.split_once('=')?;
-            let value = decode(value);
+            let value = decode_any(value);
             match name {
                 "words" => words = Some(value),
                 "host" => host = Some(value),

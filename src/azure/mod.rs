@@ -73,7 +73,6 @@ mod metadata;
 mod name;
 mod oauth;
 mod peers;
-mod percent;
 mod service;
 mod shared;
 mod shared_key;

@@ -8,10 +8,9 @@ use std::time::{Duration, SystemTime};
 use super::{
     answer::{first_line, retry_after},
     json::Object,
-    percent::encode_onto,
     token::{Fetched, NoToken, left_until},
 };
-use crate::{ErrorKind, clock::wall, http::Response};
+use crate::{ErrorKind, clock::wall, http::Response, percent::encode_onto};
 
 /// Azure Storage, for every account of every cloud.
 pub(super) const RESOURCE: &str = "https://storage.azure.com";

@@ -10,8 +10,7 @@ use base64::{DecodeError, Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use super::percent::decode;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, percent::decode_any};
 
 /// An account key, decoded once, as an HMAC that has taken it in.
 ///
@@ -166,7 +165,7 @@ fn canonical_resource(text: &mut String, account: &str, path: &str, query: &str)
         .split('&')
         .filter(|part| !part.is_empty())
         .map(|part| part.split_once('=').unwrap_or((part, "")))
-        .map(|(name, value)| (decode(name).to_lowercase(), decode(value)))
+        .map(|(name, value)| (decode_any(name).to_lowercase(), decode_any(value)))
         .collect();
     parameters.sort();
     let mut last = None;

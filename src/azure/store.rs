@@ -9,13 +9,13 @@ use super::{
     listing::{self, Listed},
     metadata::Metadata,
     name::{BlobNames, check_blob},
-    percent,
     service::{Question, Service},
     shared::{self, Blobs, Waiting},
 };
 use crate::{
     Break, Error, ErrorKind, Holder, Mode, Result, Status, Ticket,
     backend::{Abilities, Ask, Attempt, Backend, Busy, Call, Clock, Grant, Lease, Moment},
+    percent,
 };
 
 /// An infinite lease that is broken without a period ends at once; its holder asks after it every 10 s.

@@ -245,7 +245,9 @@ fn our_readers_keep_them_out_and_they_our_readers() {
         let readers = [read().lock().unwrap(), read().lock().unwrap()];
         assert!(readers[0].fencing_token() == readers[1].fencing_token());
         assert!(!shared.is_free_to_them());
-        readers.map(|reader| reader.unlock().unwrap());
+        for reader in readers {
+            reader.unlock().unwrap();
+        }
         // The next writer of ours ends what the readers have left.
         locker.try_lock(lock).unwrap().unwrap().unlock().unwrap();
         let mut theirs = shared.theirs(&["hold"]);

@@ -1,5 +1,5 @@
 //! What the test programs share: processes with a role, directories, and what waits for what can be seen.
-#![allow(dead_code, reason = "each program uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each program uses a part of it")]
 
 mod actor;
 

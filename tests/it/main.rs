@@ -1,6 +1,9 @@
 //! The public API, as users rely on it: against every store that needs no server.
 #![allow(clippy::disallowed_methods, reason = "tests measure real time and start real threads")]
 
+#[path = "../common/mod.rs"]
+mod common;
+
 mod bounds;
 mod faults;
 mod file;

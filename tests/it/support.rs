@@ -8,40 +8,17 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use crate::common;
+pub(crate) use crate::common::{LONG, SECOND, ms, timed, until};
 
 use leasehold::{
     Break, Error, Event, Locker, Result, Status,
     backend::{Abilities, Ask, Attempt, Backend, Call, Clock},
     memory,
 };
-
-pub(crate) const SECOND: Duration = Duration::from_secs(1);
-/// Longer than anything takes here that goes well.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
-
-pub(crate) fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-/// Waits for something that can be seen, and fails when it does not come.
-#[track_caller]
-pub(crate) fn until(what: &str, mut seen: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !seen() {
-        assert!(start.elapsed() < LONG, "waited in vain for: {what}");
-        thread::sleep(ms(1));
-    }
-}
-
-/// Runs, and says how long that took.
-pub(crate) fn timed<T>(f: impl FnOnce() -> T) -> (T, Duration) {
-    let start = Instant::now();
-    let value = f();
-    (value, start.elapsed())
-}
 
 /// A store of this test alone, with a clock moved by hand.
 pub(crate) fn by_hand() -> (Clock, memory::Store, Locker) {
@@ -152,9 +129,7 @@ impl Drop for Dir {
 
 /// This very program again, as the process of a role (see `processes::role`).
 pub(crate) fn actor(role: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--exact", "processes::role", "--ignored", "--nocapture", "--test-threads=1"]);
-    command.env("LEASEHOLD_ROLE", role).env("LEASEHOLD_ARGUMENTS", arguments.join("\n"));
+    let mut command = common::Actor::command("processes::role", role, arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     command
 }
