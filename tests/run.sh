@@ -110,7 +110,7 @@ for part in "${@:-unit api examples azure peers users doc}"; do
                 { [ -z "$missing" ] && start_azurite; } || { status=1; continue; }
                 # `cargo test` of one test alone does not build the programs that it runs.
                 cargo build --features azure --examples || status=1
-                run --features azure --test azure "${all[@]}" --skip peers::
+                run --features azure --test azure "${all[@]}" --skip peers:: --test-threads=4
                 ;;
             peers)
                 { start_azurite && build_peers; } || { status=1; continue; }
