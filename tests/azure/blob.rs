@@ -5,7 +5,7 @@ use leasehold::{
     azure::{Account, Acquired},
 };
 
-use crate::support::{KEY, NAME, SECOND, account, fresh_container, kind};
+use crate::support::{KEY, NAME, SECOND, account, by_hand, fresh_container, kind, ms, until};
 
 const A: &str = "5a0ef1b5-2cf0-4d5c-9c2b-1f7a5e2d8c01";
 const B: &str = "5a0ef1b5-2cf0-4d5c-9c2b-1f7a5e2d8c02";
@@ -59,4 +59,21 @@ fn what_cannot_be_is_said_before_anything_is_sent() {
         assert_eq!(kind(store.blob(name)), ErrorKind::Name);
     }
     assert_eq!(store.blob_name("a b").unwrap(), "a~20b");
+}
+
+#[test]
+#[ignore = "needs Azurite: tests/run.sh azure"]
+fn a_renewal_that_is_of_another_lease_is_none() {
+    let container = fresh_container();
+    let store = account().container(&container).create_container(true).build().unwrap();
+    leasehold::Locker::new(store.clone()).lock("x").unwrap().unlock().unwrap();
+    let blob = store.blob("x").unwrap();
+    blob.acquire(A, Some(15 * SECOND)).unwrap();
+    blob.break_lease(Some(ms(0))).unwrap();
+    blob.acquire(B, Some(15 * SECOND)).unwrap();
+    let state = || by_hand("HEAD", &format!("{container}/x"), "").to_ascii_lowercase();
+    until("the second one ran out", || state().contains("x-ms-lease-state: expired"));
+    // The service refuses it; Azurite renews, and says in its answer whose lease it is.
+    let error = blob.renew(A).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Lost | ErrorKind::Protocol), "{error}");
 }

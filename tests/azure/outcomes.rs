@@ -160,6 +160,22 @@ fn a_container_that_is_being_deleted_is_waited_for() {
 
 #[test]
 #[ignore = "needs Azurite: tests/run.sh azure"]
+fn a_blob_that_somebody_makes_meanwhile_is_not_written_over() {
+    let (server, container) = (FaultServer::before_azurite(), fresh_container());
+    on(&container).lock("other").unwrap().unlock().unwrap();
+    let put =
+        by_hand("PUT", &format!("{container}/x"), "x-ms-blob-type: BlockBlob\r\nx-ms-meta-theirs: yes\r\n");
+    assert!(put.contains(" 201 "), "{put}");
+    // As if it was not there a moment ago.
+    server.next(1, "acquire", Act::Answer(coded(404, "BlobNotFound")));
+    let guard = through(&server, &container).lock("x").unwrap();
+    assert_eq!(server.seen("blob").len(), 1);
+    assert!(by_hand("HEAD", &format!("{container}/x"), "").contains("x-ms-meta-theirs: yes"));
+    guard.unlock().unwrap();
+}
+
+#[test]
+#[ignore = "needs Azurite: tests/run.sh azure"]
 fn a_blob_that_was_replaced_is_somebody_elses() {
     for leased in [false, true] {
         let container = fresh_container();

@@ -212,6 +212,25 @@ fn a_reader_whose_gate_was_broken_is_none() {
     });
 }
 
+#[test]
+#[ignore = "needs Azurite: tests/run.sh azure"]
+fn a_writer_whose_gate_was_broken_is_none() {
+    let (server, container) = holding_back("none", Duration::ZERO);
+    // It has looked, and found nobody; its next request is on its way for so long.
+    server.next(1, "change:/x?", Act::Before(3 * SECOND));
+    let (tell, told) = mpsc::channel();
+    let writer = through(&server, &container);
+    thread::spawn(move || tell.send(writer.lock("x")));
+    until("it asks", || !server.seen("change:/x?").is_empty());
+    let gate = account().container(&container).build().unwrap().blob("~locks/x/gate").unwrap();
+    gate.break_lease(Some(Duration::ZERO)).unwrap();
+    let reader = share(&on(&container));
+    assert!(told.recv_timeout(5 * SECOND).is_err(), "a writer beside a reader");
+    reader.renew().expect("the reader goes on");
+    reader.unlock().unwrap();
+    told.recv_timeout(10 * SECOND).unwrap().unwrap().renew().unwrap();
+}
+
 /// What this program does as the process of another test.
 #[test]
 #[ignore = "the role of a process that other tests start"]
