@@ -245,7 +245,7 @@ fn handover_passes_the_lock_to_its_child() {
         assert_eq!(parent.end(), Some(0));
         assert_eq!(parent.next_out(), "child holds deploy token None");
         // The end of what the child writes is that of the child.
-        assert_eq!(parent.err.iter().collect::<Vec<_>>(), [String::new(); 0]);
+        assert!(parent.err.iter().next().is_none());
         assert!(locker.try_lock("deploy").unwrap().is_some(), "released");
     }
 }
