@@ -9,6 +9,8 @@ enum Address<'a> {
     Memory,
     /// What stands behind `azure:`.
     Azure(&'a str),
+    /// What stands behind `consul:`.
+    Consul(&'a str),
 }
 
 pub(crate) fn open(address: &str) -> Result<Locker> {
@@ -19,6 +21,12 @@ pub(crate) fn open(address: &str) -> Result<Locker> {
         #[cfg(not(feature = "azure"))]
         Address::Azure(_) => {
             Err(config("`azure:` addresses need the feature `azure` of leasehold, which is off".to_owned()))
+        }
+        #[cfg(feature = "consul")]
+        Address::Consul(rest) => Ok(Locker::new(crate::consul::open(rest)?)),
+        #[cfg(not(feature = "consul"))]
+        Address::Consul(_) => {
+            Err(config("`consul:` addresses need the feature `consul` of leasehold, which is off".to_owned()))
         }
         #[cfg(feature = "file")]
         Address::File(dir) => Ok(Locker::new(crate::file::Store::new(dir))),
@@ -33,7 +41,8 @@ pub(crate) fn open(address: &str) -> Result<Locker> {
 fn parse(address: &str) -> Result<Address<'_>> {
     let Some((scheme, rest)) = address.split_once(':') else {
         return Err(config(
-            "the address has no scheme: write `file:DIR`, `azure:CONTAINER` or `memory:`".to_owned(),
+            "the address has no scheme: write `file:DIR`, `azure:CONTAINER`, `consul:` or `memory:`"
+                .to_owned(),
         ));
     };
     match scheme {
@@ -41,11 +50,12 @@ fn parse(address: &str) -> Result<Address<'_>> {
         "memory" if rest.is_empty() => Ok(Address::Memory),
         "memory" => Err(config("`memory:` has nothing behind it".to_owned())),
         "azure" => Ok(Address::Azure(rest)),
-        "consul" | "kubernetes" | "lockgate+http" | "lockgate+https" => {
+        "consul" => Ok(Address::Consul(rest)),
+        "kubernetes" | "lockgate+http" | "lockgate+https" => {
             Err(config(format!("`{scheme}:` addresses are not in this version of leasehold yet")))
         }
         _ => Err(config(
-            "the scheme is not known: write `file:DIR`, `azure:CONTAINER` or `memory:`".to_owned(),
+            "the scheme is not known: write `file:DIR`, `azure:CONTAINER`, `consul:` or `memory:`".to_owned(),
         )),
     }
 }
@@ -75,7 +85,7 @@ fn file(rest: &str) -> Result<Address<'_>> {
 }
 
 /// What is set in the environment to something.
-#[cfg(feature = "azure")]
+#[cfg(any(feature = "azure", feature = "consul"))]
 #[expect(clippy::disallowed_methods, reason = "the one place")]
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
@@ -104,7 +114,7 @@ mod tests {
             "file:a?names=lockgate",
             "file:a?b",
             "memory:x",
-            "consul:",
+            "kubernetes:",
             "redis:x",
         ] {
             let error = parse(wrong).unwrap_err();
@@ -114,7 +124,7 @@ mod tests {
 
     #[test]
     fn no_secret_of_an_address_is_in_the_error() {
-        for address in ["consul://me:hunter2@host/", "redis://:hunter2@h", "hunter2", "file:x?key=hunter2"] {
+        for address in ["redis://:hunter2@h", "hunter2", "file:x?key=hunter2"] {
             assert!(!parse(address).unwrap_err().to_string().contains("hunter2"));
         }
     }

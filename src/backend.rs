@@ -259,12 +259,19 @@ pub enum Attempt {
 pub struct Busy {
     pub(crate) holder: Option<Holder>,
     pub(crate) retry_after: Option<Duration>,
+    pub(crate) reason: Option<String>,
 }
 
 impl Busy {
     /// Who holds it.
     pub fn holder(mut self, holder: Holder) -> Self {
         self.holder = Some(holder);
+        self
+    }
+
+    /// Why it is not to be had, where nobody holds it: shown to those who wait.
+    pub fn because(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
         self
     }
 
@@ -454,7 +461,7 @@ impl Ask {
     }
 
     /// The same, with pauses of the store's own.
-    #[cfg(feature = "azure")]
+    #[cfg(any(feature = "azure", feature = "consul"))]
     pub(crate) fn pause_within(&mut self, poll: &RangeInclusive<Duration>) {
         let poll = std::mem::replace(&mut self.poll, poll.clone());
         self.pause();

@@ -17,6 +17,8 @@ pub enum Event<'a> {
         waited: Duration,
         /// Who holds it, as far as the store tells.
         holder: Option<&'a Holder>,
+        /// Why it is not to be had, where nobody holds it.
+        reason: Option<&'a str>,
         /// What the store said last, when it does not answer as it should.
         error: Option<&'a Error>,
     },
@@ -96,10 +98,13 @@ pub enum OnLost {
 impl fmt::Display for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Waiting { name, waited, holder, error } => {
+            Self::Waiting { name, waited, holder, reason, error } => {
                 write!(f, "waiting for lock {name:?}")?;
                 if let Some(holder) = holder {
                     write!(f, ", held by {holder}")?;
+                }
+                if let Some(reason) = reason {
+                    write!(f, ", {reason}")?;
                 }
                 write!(f, ", for {} now", Seconds(*waited))?;
                 match error {
@@ -160,7 +165,8 @@ mod tests {
         let error = Error::lost(LostReason::Broken).for_lock("a");
         let name = "a";
         let lines = [
-            Event::Waiting { name, waited: ms(500), holder: Some(&holder), error: None }.to_string(),
+            Event::Waiting { name, waited: ms(500), holder: Some(&holder), reason: None, error: None }
+                .to_string(),
             Event::Acquired { name, waited: ms(2500) }.to_string(),
             Event::Renewed { name, valid_for: ms(29_000) }.to_string(),
             Event::Lost { name, error: &error }.to_string(),

@@ -98,12 +98,15 @@ impl Hold {
             End::Stopped(reply) => {
                 self.armed = false;
                 let how = self.release();
+                drop(self);
                 if let Some(reply) = reply {
                     let _ = reply.send(how);
                 }
             }
             End::Detached(reply) => {
-                let _ = reply.send(self.detach());
+                let ticket = self.detach();
+                drop(self);
+                let _ = reply.send(ticket);
             }
         }
     }

@@ -71,7 +71,11 @@ pub(crate) fn hire(order: &Arc<Order>) -> Result<Keeper> {
         // Not on the stack, of which each page that is ever touched stays.
         let mut seek = Box::new(Seek { ask: kept.ask(), order: kept, unclear: false });
         match seek.run(&inbox, &outbox, &leash) {
-            Some(hold) => hold.run(&inbox),
+            Some(hold) => {
+                // All that holds the store goes before the last answer: who then ends the store ends it for good.
+                drop(seek);
+                hold.run(&inbox);
+            }
             None => seek.abandon(),
         }
     })

@@ -96,6 +96,7 @@
 //!
 //! - `file` (default): locks that are files in a directory. It brings `fs4`.
 //! - `azure`: locks in Azure Blob Storage. It brings `ureq` and what signs and reads.
+//! - `consul`: locks in Consul. It brings `ureq` and `serde_json`.
 //! - `rustls` (default) or `native-tls`: TLS for the stores over HTTP; both on: rustls. They bring nothing until such a
 //!   store is on.
 //!
@@ -114,6 +115,8 @@ pub mod azure;
 pub mod backend;
 mod backoff;
 mod clock;
+#[cfg(feature = "consul")]
+pub mod consul;
 mod error;
 mod event;
 mod fencing;
@@ -122,7 +125,7 @@ pub mod file;
 mod guard;
 mod hold;
 mod holder;
-#[cfg(feature = "azure")]
+#[cfg(any(feature = "azure", feature = "consul"))]
 mod http;
 mod id;
 mod keeper;

@@ -41,6 +41,8 @@ pub(crate) struct Vigil<'a> {
     tell: Duration,
     pub(crate) line: Option<Arc<Line>>,
     holder: Option<Holder>,
+    /// Why it is not to be had, where nobody holds it.
+    reason: Option<String>,
     error: Option<Error>,
     /// What the store asked for before there was a line to keep it.
     retry_after: Option<Duration>,
@@ -58,6 +60,7 @@ impl<'a> Vigil<'a> {
             tell: TOLD_FIRST,
             line: None,
             holder: None,
+            reason: None,
             error: None,
             retry_after: None,
         }
@@ -93,6 +96,7 @@ impl<'a> Vigil<'a> {
             None => self.retry_after = busy.retry_after,
         }
         self.holder = busy.holder;
+        self.reason = busy.reason;
     }
 
     /// The store failed: keeps why, to be told if the wait ends by it.
@@ -163,6 +167,7 @@ impl<'a> Vigil<'a> {
                 name: &self.order.name,
                 waited,
                 holder: self.holder().as_ref(),
+                reason: self.reason.as_deref(),
                 error: self.error.as_ref(),
             });
         }
@@ -199,7 +204,13 @@ impl<'a> Vigil<'a> {
                 let silent = Seconds(waited.saturating_sub(self.heard));
                 Error::new(kind, format!("no answer for {silent}"))
             }
-            (kind, error) => Error::bare(kind).caused_by(error).after(waited, self.holder()),
+            (kind, error) => {
+                let over = Error::bare(kind).caused_by(error).after(waited, self.holder());
+                match &self.reason {
+                    Some(reason) => over.because(reason),
+                    None => over,
+                }
+            }
         }
     }
 }

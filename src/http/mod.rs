@@ -28,12 +28,14 @@ use ureq::{
     http::{self, HeaderMap, Uri},
 };
 
+#[cfg(feature = "azure")]
+pub(crate) use self::names::is_loopback;
 use self::{
     gate::Gate,
     names::Names,
     wire::{Connect, Meant, Place},
 };
-pub(crate) use self::{names::is_loopback, tls::Tls, wire::Failure};
+pub(crate) use self::{tls::Tls, wire::Failure};
 use crate::{
     Error, ErrorKind, Result,
     clock::{Clock, Limit, Moment},

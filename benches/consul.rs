@@ -1,0 +1,3 @@
+//! Locks in Consul beside those of its own library: to come.
+
+fn main() {}
