@@ -8,5 +8,7 @@ mod common;
 #[path = "../common/fault_server.rs"]
 mod fault_server;
 
+mod sessions;
+mod shared;
 mod store;
 mod support;
