@@ -43,9 +43,12 @@ impl Inner {
                     return self.inside(entry, found.index, found.created, waiting);
                 }
             }
+            let waited = waiting.seen.is_some();
             let seen = self.see(&lock, waiting, &call)?;
             if seen.session.is_some() {
-                waiting.watch = seen.index.unwrap_or_default();
+                if !waited {
+                    waiting.watch = seen.index.unwrap_or_default();
+                }
                 return Ok(Attempt::Busy(seen.busy()));
             }
             self.ready(ask, waiting)?;

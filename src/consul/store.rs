@@ -30,6 +30,8 @@ pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(60);
 const WAIT: Duration = Duration::from_millis(900);
 /// The pauses of who waits for what no query tells of: the end of a lock-delay.
 const SOON: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_millis(250);
+/// So many blocking queries in a row may be answered at once.
+const HASTY: u32 = 32;
 /// A key changes hands between a look and a try; so often it is looked at again.
 const ROUNDS: usize = 6;
 /// Of so many keys it is remembered how they were left.
@@ -81,6 +83,8 @@ pub(super) struct Waiting {
     pub(super) seen: Option<Seen>,
     /// From where the next blocking query goes on; 0: it answers at once.
     pub(super) watch: u64,
+    /// How many blocking queries in a row were answered at once.
+    hasty: u32,
     /// A lock-delay runs.
     pub(super) delayed: bool,
     pub(super) gate: Option<Gate>,
@@ -230,6 +234,7 @@ impl Inner {
             {
                 return Ok(attempt);
             }
+            let waited = waiting.seen.is_some();
             let seen = self.see(&key, waiting, &call)?;
             if let Some(owner) = &seen.session {
                 let (index, created) = (seen.index.unwrap_or_default(), 0);
@@ -238,7 +243,9 @@ impl Inner {
                     waiting.gate = Some(Gate { index, created, record: seen.record });
                     continue;
                 }
-                waiting.watch = index;
+                if !waited {
+                    waiting.watch = index;
+                }
                 return Ok(Attempt::Busy(seen.busy()));
             }
             self.ready(ask, waiting)?;
@@ -322,9 +329,10 @@ impl Inner {
             found
         };
         waiting.watch = next_index(before, found.index);
-        let at_once = call.now().saturating_since(start) < time / 2;
-        if at_once && before != 0 && found.index == before {
-            // It does not wait; we do.
+        let is_hasty = call.now().saturating_since(start) < time / 2;
+        waiting.hasty = if is_hasty { waiting.hasty + 1 } else { 0 };
+        if is_hasty && (before != 0 && found.index == before || waiting.hasty > HASTY) {
+            // It does not wait, or the lock changes hands all the time: no busy loop.
             ask.pause_within(&SOON);
         }
         Ok(())

@@ -8,7 +8,9 @@ mod common;
 #[path = "../common/fault_server.rs"]
 mod fault_server;
 
+mod faults;
 mod sessions;
 mod shared;
 mod store;
 mod support;
+mod weather;

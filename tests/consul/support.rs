@@ -110,6 +110,8 @@ pub(crate) struct Consul {
     pub(crate) child: Option<Child>,
     arguments: Vec<String>,
     pub(crate) port: u16,
+    pub(crate) server: u16,
+    pub(crate) serf: u16,
     pub(crate) dir: Dir,
 }
 
@@ -119,11 +121,11 @@ pub(crate) fn free_port() -> u16 {
 
 impl Consul {
     /// One with this in its configuration, in the place of `-dev` if it is a server of a cluster.
-    pub(crate) fn start(name: &str, dev: bool, config: &str) -> Self {
+    pub(crate) fn start(name: &str, dev: bool, config: &str, more: &[&str]) -> Self {
         let dir = Dir::new(name);
         let file = dir.0.join("config.json");
         fs::write(&file, config).unwrap();
-        let port = free_port();
+        let [port, server, serf] = [0, 1, 2].map(|_| free_port());
         let mut arguments = vec!["agent".to_owned()];
         if dev {
             arguments.push("-dev".to_owned());
@@ -142,8 +144,10 @@ impl Consul {
             .map(str::to_owned),
         );
         arguments.push(format!("-config-file={}", file.display()));
-        arguments.push(format!("-http-port={port}"));
-        let mut consul = Self { child: None, arguments, port, dir };
+        let ports = [("http", port), ("server", server), ("serf-lan", serf)];
+        arguments.extend(ports.map(|(name, port)| format!("-{name}-port={port}")));
+        arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
+        let mut consul = Self { child: None, arguments, port, server, serf, dir };
         consul.comes_back();
         consul
     }
