@@ -9,6 +9,7 @@ mod common;
 mod fault_server;
 
 mod faults;
+mod peers;
 mod sessions;
 mod shared;
 mod store;
