@@ -217,8 +217,8 @@ impl Backend for Store {
         let known = waiting.holder.clone();
         *ask.scratch() = waiting;
         Ok(match (tried?, known) {
-            (Attempt::Busy(Busy { holder: None, retry_after }), holder) => {
-                Attempt::Busy(Busy { holder, retry_after })
+            (Attempt::Busy(Busy { holder: None, retry_after, reason }), holder) => {
+                Attempt::Busy(Busy { holder, retry_after, reason })
             }
             (tried, _) => tried,
         })

@@ -1,4 +1,4 @@
-//! Beside HashiCorp's own lock, the command `consul lock`, and dlock, on the same key.
+//! Beside the lock of Consul's own library, the command `consul lock`, and dlock, on the same key.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -99,7 +99,7 @@ impl Shared {
                     ["hold"] => "echo @held; cat".to_owned(),
                     ["once"] => "echo @free".to_owned(),
                     ["count", file, _] => {
-                        format!(r#"n=$(cat {file}); sleep 0.01; printf %s $((n+1)) > {file}"#)
+                        format!("n=$(cat {file}); sleep 0.01; printf %s $((n+1)) > {file}")
                     }
                     other => panic!("no such job: {other:?}"),
                 };

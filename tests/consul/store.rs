@@ -270,8 +270,7 @@ fn broken_at_once_and_after_notice() {
     assert_eq!(guard.renew().unwrap_err().lost_reason(), Some(LostReason::Broken));
     let (next, took) = timed(|| waiter.lock("x").unwrap());
     println!(
-        "broken after notice: free {:?} after the end of the wait of 0.7 s, of a lock-delay of {TTL:?}",
-        took
+        "broken after notice: free {took:?} after the end of the wait of 0.7 s, of a lock-delay of {TTL:?}"
     );
     assert!(took + ms(700) + ms(500) > TTL && took < TTL + ms(500), "{took:?}");
     drop(next);

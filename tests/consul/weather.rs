@@ -134,7 +134,9 @@ fn leader(servers: &[Consul]) -> Option<usize> {
 #[ignore = "needs Consul: tests/run.sh consul"]
 fn the_leader_of_three_servers_dies_under_load_and_all_count_exactly() {
     let mut servers = cluster();
-    servers.iter().for_each(|server| server.is_ready(""));
+    for server in &servers {
+        server.is_ready("");
+    }
     let addresses: Vec<String> = servers.iter().map(Consul::address).collect();
     let prefix = fresh_prefix();
     // A lock that is held all the while, by way of a server that stays.
@@ -209,7 +211,7 @@ fn a_killed_holder_leaves_the_lock_within_two_ttls_and_the_lock_delay() {
     holder.dies();
     let (guard, took) = timed(|| locker.request("x").timeout(LONG).lock().unwrap());
     println!("had the lock {took:?} after the kill, of a TTL and lock-delay of {TTL:?}");
-    assert!(guard.is_held() && took >= 2 * TTL - SECOND && took <= 3 * TTL + SECOND, "{took:?}");
+    assert!(guard.is_held() && took + SECOND >= 2 * TTL && took <= 3 * TTL + SECOND, "{took:?}");
 }
 
 // Rights.
