@@ -37,9 +37,11 @@ impl Locker {
     /// | `file:DIR`, absolute or relative | a directory |
     /// | `memory:` | this process; every `memory:` is the same store |
     /// | `azure:CONTAINER[/PREFIX]`, `azure://ACCOUNT/CONTAINER[/PREFIX]` | blobs of a container, which is made |
+    /// | `consul:[PREFIX]`, `consul://HOST:PORT/[PREFIX]` | keys of Consul, of the environment's agent or this one; `?dc=NAME` |
     ///
     /// Azure's credential comes from the environment (`azure::Account::from_env`); `?endpoint=URL` names another cloud
-    /// or Azurite. Nothing is percent-decoded, and no I/O is done.
+    /// or Azurite. Consul's agent and token do too (`consul::Builder::from_env`). Nothing is percent-decoded, and no request
+    /// is sent.
     ///
     /// # Errors
     /// `Config` for an unknown or incomplete address, with what would be right, and for a store whose feature

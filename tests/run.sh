@@ -2,7 +2,7 @@
 # Runs every test, and closes with one line: N passed, N failed.
 #
 #   tests/run.sh            all
-#   tests/run.sh NAME...    some: unit api examples azure peers users doc
+#   tests/run.sh NAME...    some: unit api examples azure consul peers users doc
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -76,6 +76,35 @@ start_azurite() { # once, whoever asks
     azurite_runs=yes
 }
 
+# Consul from the committed module files, an agent on unused ports of this machine.
+unused_port() { # nobody listens on it, and the kernel gives it to nobody by itself
+    local port
+    while port=$((20000 + RANDOM % 10000)) && (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
+    echo "$port"
+}
+consul_runs=
+start_consul() { # once, whoever asks
+    [ -z "$consul_runs" ] || return 0
+    need go "install Go 1.24 or later, see https://go.dev/doc/install"
+    need openssl "install openssl (Debian: apt-get install openssl)"
+    [ -z "$missing" ] || return 1
+    (cd tests/servers/consul && go build -mod=readonly -buildvcs=false -ldflags '-s -w' -o "$work/consul" \
+        github.com/hashicorp/consul) || return 1
+    export LEASEHOLD_CONSUL_PROGRAM=$work/consul
+    LEASEHOLD_CONSUL=127.0.0.1:$(unused_port)
+    export LEASEHOLD_CONSUL
+    "$work/consul" agent -dev -log-level error -bind 127.0.0.1 -http-port "${LEASEHOLD_CONSUL#*:}" \
+        -server-port "$(unused_port)" -serf-lan-port "$(unused_port)" -serf-wan-port -1 -grpc-port -1 \
+        -grpc-tls-port -1 -dns-port -1 >"$work/consul.log" 2>&1 &
+    servers+=($!)
+    for _ in $(seq 300); do
+        "$work/consul" kv get -http-addr="$LEASEHOLD_CONSUL" -keys >/dev/null 2>&1 && break
+        kill -0 "${servers[-1]}" 2>/dev/null || { cat "$work/consul.log" >&2; return 1; }
+        sleep 0.1
+    done
+    consul_runs=yes
+}
+
 # Programs that lock as Go libraries do, from the committed module files. Go itself decides what is to be built anew.
 build_peers() {
     need go "install Go 1.23 or later, see https://go.dev/doc/install"
@@ -95,10 +124,10 @@ run() { # run CARGO-TEST-ARGUMENT...
 
 # Tests that are not run by a plain `cargo test` are run here.
 all=(-- --include-ignored)
-for part in "${@:-unit api examples azure peers users doc}"; do
+for part in "${@:-unit api examples azure consul peers users doc}"; do
     for name in $part; do
         case $name in
-            unit) run --lib --features azure "${all[@]}" ;;
+            unit) run --lib --features azure,consul "${all[@]}" ;;
             api) run --test it "${all[@]}" ;;
             examples)
                 # `cargo test` of one test alone does not build the programs that it runs.
@@ -112,16 +141,21 @@ for part in "${@:-unit api examples azure peers users doc}"; do
                 cargo build --features azure --examples || status=1
                 run --features azure --test azure "${all[@]}" --skip peers:: --test-threads=4
                 ;;
+            consul)
+                start_consul || { status=1; continue; }
+                run --features consul --test consul "${all[@]}" --skip peers::
+                ;;
             peers)
-                { start_azurite && build_peers; } || { status=1; continue; }
+                { start_azurite && start_consul && build_peers; } || { status=1; continue; }
                 run --features azure --test azure peers:: "${all[@]}"
+                run --features consul --test consul peers:: "${all[@]}"
                 ;;
             users)
                 start_azurite || { status=1; continue; }
                 run --package user-programs "${all[@]}"
                 ;;
-            doc) run --doc --features azure "${all[@]}" ;;
-            *) echo "tests/run.sh: no such part: $name (unit api examples azure peers users doc)" >&2; exit 1 ;;
+            doc) run --doc --features azure,consul "${all[@]}" ;;
+            *) echo "tests/run.sh: no such part: $name (unit api examples azure consul peers users doc)" >&2; exit 1 ;;
         esac
     done
 done

@@ -8,7 +8,7 @@ use super::{
     Store,
     agent::Agent,
     key::Keys,
-    store::{LONGEST_DELAY, Terms},
+    terms::{LONGEST_DELAY, Terms},
 };
 use crate::{Error, ErrorKind, Result, address::variable, error::Seconds, http};
 

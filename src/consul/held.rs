@@ -5,10 +5,12 @@ use std::{sync::Arc, time::Duration};
 use super::{
     agent::{Op, Sure},
     answer::{Commit, Entry},
+    exclusive::ours,
     key,
     record::Record,
     session::Session,
-    store::{Inner, Seen, Waiting},
+    store::Inner,
+    waiting::{Seen, Waiting},
 };
 use crate::{
     Break, Error, ErrorKind, LostReason, Mode, Result, Ticket,
@@ -178,7 +180,7 @@ impl Inner {
             }
             _ => return Err(Error::lost(LostReason::Taken)),
         };
-        let ours = entries.iter().rfind(|entry| entry.key == to).ok_or_else(let_go)?;
+        let ours = ours(&entries, &to, &id)?;
         self.sessions.end(old.to_owned());
         let session = waiting.session.take().ok_or_else(let_go)?;
         let record = (ask.mode() == Mode::Exclusive).then_some(record);

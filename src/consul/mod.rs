@@ -26,7 +26,7 @@
 //!   most); what could not be ended goes with its TTL. Each guard has a session of its own.
 //! - **Rights** of the token, where ACLs are on: `session_prefix "" { policy = "write" }` (or `session "NODE"`, for
 //!   the agent's node) and `key_prefix "PREFIX/" { policy = "write" }`, since readers have their entries below the
-//!   lock's key; with `acl.enable_key_list_policy` also `policy = "list"` for `status`, `list` and shared locks.
+//!   lock's key. A right that is lacking is `Denied`, with the rule.
 //! - **Consistency**: whether a key is ours is asked in the mode `consistent`, which a majority of the servers
 //!   confirms; waiting is asked in the default mode. Transactions are consistent by themselves.
 //! - **Names**: `A-Z a-z 0-9 - _ .` and slashes between parts are themselves, every other byte is written `=2F`. With
@@ -50,12 +50,15 @@ mod address;
 mod agent;
 mod answer;
 mod builder;
+mod exclusive;
 mod held;
 mod key;
 mod record;
 mod session;
 mod shared;
 mod store;
+mod terms;
+mod waiting;
 
 pub(crate) use address::open;
 pub use builder::{Behavior, Builder};

@@ -13,11 +13,14 @@
 use std::sync::Arc;
 
 use super::{
-    agent::Op,
+    agent::{Op, Sure},
     answer::Commit,
+    exclusive::{ROUNDS, ours},
     held::Held,
     key,
-    store::{Inner, Seen, Waiting},
+    record::Record,
+    store::Inner,
+    waiting::{Seen, Waiting},
 };
 use crate::{
     Error, ErrorKind, Result,
@@ -25,9 +28,6 @@ use crate::{
     clock::wall,
     http::Lane,
 };
-
-/// As in the exclusive mode.
-const ROUNDS: usize = 6;
 
 impl Inner {
     /// A reader comes in.
@@ -38,7 +38,7 @@ impl Inner {
             if let Some(session) = waiting.session.as_ref().filter(|session| session.holds) {
                 // An earlier try was carried out, and its answer lost.
                 let entry = key::readers(&lock) + &session.id;
-                let found = self.agent.look(&entry, super::agent::Sure::Quorum, call.remaining())?;
+                let found = self.agent.look(&entry, Sure::Quorum, call.remaining())?;
                 if let Some(found) = found.filter(|found| found.session.as_ref() == Some(&session.id)) {
                     return self.inside(entry, found.index, found.created, waiting);
                 }
@@ -55,7 +55,7 @@ impl Inner {
             let Some(session) = &mut waiting.session else { continue };
             let id = session.id.clone();
             let entry = key::readers(&lock) + &id;
-            let value = super::record::Record::default().held(ask.holder(), wall()).to_json();
+            let value = Record::default().held(ask.holder(), wall()).to_json();
             let (passed, is_released) = (seen.record.released(wall()), seen.record.is_released());
             let passed_value = passed.to_json();
             let mut ops = vec![seen.unchanged(&lock)];
@@ -72,9 +72,7 @@ impl Inner {
             session.holds = matches!(commit, Commit::Done(_));
             match commit {
                 Commit::Done(entries) => {
-                    let ours = entries.iter().rfind(|found| found.key == entry).ok_or_else(|| {
-                        Error::new(ErrorKind::Protocol, "the answer does not name the reader's key")
-                    })?;
+                    let ours = ours(&entries, &entry, &id)?;
                     self.know(&lock, &entries, if is_released { seen.record } else { passed });
                     return self.inside(entry, ours.index, ours.created, waiting);
                 }
