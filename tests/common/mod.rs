@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports, reason = "each program uses a part of it")]
 
 mod actor;
+pub(crate) mod fault_server;
 
 use std::{
     env, fs,

@@ -8,7 +8,7 @@ use std::{
 use leasehold::{Break, Error, ErrorKind, Guard, Locker, Unlocked, consul::Builder};
 
 use crate::{
-    fault_server::{Act, FaultServer, Seen, answer},
+    common::fault_server::{Act, FaultServer, Seen, answer},
     support::{
         FLAGS, SECOND, TTL, address, builder, by_hand, fault_server, field, fresh_prefix, kind, locker_at,
         ms, sessions, timed, until, word,

@@ -5,8 +5,6 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-#[path = "../common/fault_server.rs"]
-mod fault_server;
 
 mod faults;
 mod peers;

@@ -5,7 +5,7 @@ use std::{thread, time::Instant};
 use leasehold::{ErrorKind, LostReason, Unlocked};
 
 use crate::{
-    fault_server::Act,
+    common::fault_server::Act,
     support::{
         FLAGS, SECOND, TTL, address, by_hand, fault_server, field, fresh_prefix, kind, locker, locker_at, ms,
         request, sessions, until,

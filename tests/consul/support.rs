@@ -11,8 +11,8 @@ use std::{
 
 use leasehold::{Locker, consul::Builder};
 
+use crate::common::fault_server::{FaultServer, Seen};
 pub(crate) use crate::common::{Dir, LONG, SECOND, kind, ms, timed, until};
-use crate::fault_server::{FaultServer, Seen};
 
 /// What marks a lock, as a query writes it.
 pub(crate) const FLAGS: u64 = 0x2ddc_cbc0_58a5_0c18;
