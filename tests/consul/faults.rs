@@ -224,6 +224,34 @@ fn a_shared_lock_bears_what_passes() {
 }
 
 #[test]
+#[ignore = "needs Consul: tests/run.sh consul"]
+fn an_adoption_bears_what_passes() {
+    let (server, prefix) = (fault_server(), fresh_prefix());
+    let beside = locker_at(&address(), &prefix);
+    for (what, act) in transient() {
+        for on in ["create", "look", "lock"] {
+            let ticket = beside.lock("x").unwrap().detach().unwrap();
+            // A locker without sessions, so that one is made.
+            let adopts = patient(&locker_at(&server.url(), &prefix));
+            server.next(1, on, act.clone());
+            let guard = adopts.adopt(&ticket).expect(what);
+            server.heal();
+            assert!(beside.try_lock("x").unwrap().is_none(), "{what}, {on}");
+            guard.renew().expect(what);
+            assert_eq!(guard.unlock().expect(what), Unlocked::Confirmed, "{what}, {on}");
+        }
+    }
+    // One that is given up leaves no lock.
+    let ticket = beside.lock("x").unwrap().detach().unwrap();
+    let adopts = locker_at(&server.url(), &prefix).patience(ms(700));
+    server.next(1, "lock", Act::After(2 * SECOND));
+    assert_eq!(kind(adopts.adopt(&ticket)), ErrorKind::Unavailable);
+    server.heal();
+    free(&beside, "x", 5 * SECOND);
+    drop(beside.try_lock("x").unwrap().expect("no lock-delay"));
+}
+
+#[test]
 fn retry_after_is_heeded() {
     thread::scope(|scope| {
         for status in [500, 503, 429] {
@@ -439,7 +467,9 @@ fn an_acquire_that_is_given_up_leaves_no_lock() {
             assert_eq!(kind(request().try_lock()), ErrorKind::Unavailable);
             server.heal();
             free(&beside, "x", 5 * SECOND);
-            drop(beside.lock("x").unwrap());
+            let (had, took) = timed(|| beside.lock("x").map(drop));
+            had.unwrap();
+            assert!(took < 2 * SECOND, "it was released, not ended with a lock-delay: {took:?}");
         }
     }
     until("no session of it", || sessions(&address(), &words) == 0);

@@ -114,9 +114,11 @@ fn a_session_of_which_a_request_was_unclear_is_ended_and_never_kept() {
             guard.renew().unwrap();
         }
         assert_eq!(guard.unlock().unwrap(), Unlocked::Confirmed, "{on}");
-        until("its end", || by_hand("GET", &format!("session/info/{session}"), "") == "[]");
         let next = locker.lock("x").unwrap();
         assert_ne!(next.lease_id(), Some(&*session), "{on}");
+        let ended = Instant::now();
+        until("its end", || by_hand("GET", &format!("session/info/{session}"), "") == "[]");
+        assert!(ended.elapsed() < TTL / 2, "not by its TTL");
         assert!(next.fencing_token().is_some() && kept == 1);
     }
 }

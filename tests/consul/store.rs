@@ -334,8 +334,10 @@ fn a_detached_lock_is_adopted_by_one_and_never_free_meanwhile() {
 #[ignore = "needs Consul: tests/run.sh consul"]
 fn of_many_adopters_one_wins() {
     let (locker, prefix) = locker();
-    for _ in 0..5 {
-        let ticket = locker.lock("x").unwrap().detach().unwrap();
+    for round in 0..10 {
+        let request = locker.request("x");
+        let request = if round % 2 == 0 { request } else { request.shared() };
+        let ticket = request.lock().unwrap().detach().unwrap();
         let won: usize = thread::scope(|scope| {
             let adopters: Vec<_> =
                 (0..4).map(|_| scope.spawn(|| locker_at(&address(), &prefix).adopt(&ticket))).collect();

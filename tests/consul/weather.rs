@@ -20,7 +20,7 @@ use crate::{
     common::{Actor, Dir, now, read_number, say},
     support::{
         Consul, LONG, SECOND, TTL, address, builder, field, free_port, fresh_prefix, locker_at, ms, request,
-        timed, until,
+        sessions, timed, until,
     },
 };
 
@@ -35,6 +35,10 @@ fn role() {
         "count" => count(&locker_at(arguments[0], arguments[1]), &arguments[2..]),
         "watch" => watch(&locker_at(arguments[0], arguments[1])),
         "open" => open(arguments[0]),
+        "once" => {
+            let locker = locker_at(arguments[0], arguments[1]).holder(arguments[1]);
+            locker.lock("x").unwrap().unlock().unwrap();
+        }
         other => panic!("no such role: {other}"),
     }
 }
@@ -161,6 +165,18 @@ fn the_leader_of_three_servers_dies_under_load_and_all_count_exactly() {
     kept.check().expect("ridden out");
     kept.renew().unwrap();
     assert_eq!(kept.unlock().unwrap(), leasehold::Unlocked::Confirmed);
+}
+
+/// A program that ends right after its unlock leaves no session to its TTL.
+#[test]
+#[ignore = "needs Consul: tests/run.sh consul"]
+fn a_program_that_ends_leaves_no_session() {
+    let words = fresh_prefix();
+    for _ in 0..10 {
+        start("once", &[&address(), &words]).ends_well();
+    }
+    assert_eq!(sessions(&address(), &words), 0);
+    drop(locker_at(&address(), &words).try_lock("x").unwrap().expect("free at once"));
 }
 
 /// Holds a lock and looks at it all the time; says when it last was held, and when that was over.
