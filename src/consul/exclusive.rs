@@ -109,8 +109,8 @@ impl Inner {
         waiting: &mut Waiting,
     ) -> Result<Attempt> {
         let session = waiting.session.take().ok_or_else(|| Error::bare(ErrorKind::Protocol))?;
-        let lease = Held::new(self, key, session, gate.index, gate.created, Some(gate.record));
-        Ok(Attempt::Granted(lease.grant()))
+        let Gate { index, created, record } = gate;
+        Ok(Attempt::Granted(Held::grant(self, key, session, (index, created), Some(record))))
     }
 }
 

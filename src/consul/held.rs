@@ -33,25 +33,18 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn new(
+    /// A key that our session has with these `ModifyIndex`, which is the fencing token, and `CreateIndex`.
+    pub(super) fn grant(
         store: &Arc<Inner>,
         key: String,
         mut session: Session,
-        index: u64,
-        created: u64,
+        (index, created): (u64, u64),
         record: Option<Record>,
-    ) -> Self {
+    ) -> Grant {
         session.holds = true;
-        Self { store: store.clone(), key, session: Some(session), index, created, record }
-    }
-
-    pub(super) fn grant(self) -> Grant {
-        let (since, id) = self.session.as_ref().map_or_else(
-            || unreachable!("made with a session"),
-            |session| (session.since, session.id.clone()),
-        );
-        let token = self.index;
-        Grant::new(self, since).lease_id(id).fencing_token(token)
+        let (since, id) = (session.since, session.id.clone());
+        let held = Self { store: store.clone(), key, session: Some(session), index, created, record };
+        Grant::new(held, since).lease_id(id).fencing_token(index)
     }
 
     /// Why the key is not ours any more, if it is not.
@@ -148,7 +141,7 @@ impl Inner {
             // An earlier try was carried out, and its answer lost.
             let session = waiting.session.take().ok_or_else(let_go)?;
             let record = (ask.mode() == Mode::Exclusive).then_some(record);
-            return Ok(Held::new(self, to, session, entry.index, entry.created, record).grant());
+            return Ok(Held::grant(self, to, session, (entry.index, entry.created), record));
         }
         if entry.session.is_none() {
             return Err(Error::lost(LostReason::Expired));
@@ -184,7 +177,7 @@ impl Inner {
         self.sessions.end(old.to_owned());
         let session = waiting.session.take().ok_or_else(let_go)?;
         let record = (ask.mode() == Mode::Exclusive).then_some(record);
-        Ok(Held::new(self, to.clone(), session, ours.index, ours.created, record).grant())
+        Ok(Held::grant(self, to.clone(), session, (ours.index, ours.created), record))
     }
 
     /// Takes a key from the session that was seen with it: says when others can have it.

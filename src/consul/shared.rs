@@ -104,7 +104,7 @@ impl Inner {
         waiting: &mut Waiting,
     ) -> Result<Attempt> {
         let session = waiting.session.take().ok_or_else(|| Error::bare(ErrorKind::Protocol))?;
-        Ok(Attempt::Granted(Held::new(self, entry, session, index, created, None).grant()))
+        Ok(Attempt::Granted(Held::grant(self, entry, session, (index, created), None)))
     }
 
     /// A writer that has the gate looks for readers. `None`: the gate is not its own any more.
