@@ -368,3 +368,74 @@ fn auto_traits() {
     shared::<Sender<()>>();
     sent::<Failure>();
 }
+
+#[test]
+fn requests_that_wait_keep_nobody_from_anything_and_have_a_limit_of_their_own() {
+    let (release, hung) = mpsc::channel::<()>();
+    let hung = Mutex::new(hung);
+    let server = Server::start(move |stream, _, text| {
+        if text.contains("/wait") {
+            let _ = hung.lock().unwrap().recv_timeout(LONG);
+        }
+        stream.write_all(OK.as_bytes()).is_ok()
+    });
+    let client = client();
+    let wait = format!("http://127.0.0.1:{}/wait", server.port);
+    std::thread::scope(|scope| {
+        for _ in 0..gate::WAIT {
+            let (client, url) = (client.clone(), wait.clone());
+            scope.spawn(move || {
+                let waits = Request { lane: Lane::Wait, ..ask("GET", &url) };
+                assert!(client.send(&waits, LONG).is_ok());
+            });
+            let (_, text) = server.next();
+            assert!(text.contains("/wait"));
+        }
+        assert_eq!(get(&client, &server.url()).unwrap().status, 200);
+        let one_more = Request { lane: Lane::Wait, ..ask("GET", &wait) };
+        fails(client.send(&one_more, SHORT), true, "too many requests");
+        for _ in 0..gate::WAIT {
+            release.send(()).unwrap();
+        }
+    });
+    let again = Request { lane: Lane::Wait, ..ask("GET", &wait) };
+    drop(release);
+    assert!(client.send(&again, LONG).is_ok());
+}
+
+#[test]
+fn an_alias_is_another_name_for_a_host() {
+    let server = Server::always(OK);
+    let alias = Some(("localhost".to_owned(), "store.test".to_owned()));
+    let settings = Settings { allow_http: true, alias, ..Settings::default() };
+    let look_up = |host: &str| {
+        assert_eq!(host, "store.test");
+        Ok(vec![Ipv4Addr::LOCALHOST.into()])
+    };
+    let client = Client::with(&settings, Names::new(&Clock::system(), look_up), None);
+    // Not this machine by its name: the name in a certificate can be anything.
+    assert_eq!(get(&client, &format!("http://LOCALHOST:{}/", server.port)).unwrap().status, 200);
+    assert!(server.next().1.to_lowercase().contains("host: localhost"));
+}
+
+#[test]
+fn certificates_that_are_none() {
+    let settings = |roots: &[u8], client: Option<(&[u8], &[u8])>| Settings {
+        tls: Tls {
+            roots: Some(roots.to_owned()),
+            client: client.map(|(chain, key)| (chain.to_owned(), key.to_owned())),
+        },
+        ..Settings::default()
+    };
+    for (settings, what) in [
+        (settings(b"SECRET", None), "the CA's certificate: there is none in the PEM"),
+        (settings(b"-----BEGIN CERTIFICATE-----\nSECRET", None), "the CA's certificate"),
+        (settings(b"", Some((b"", b"SECRET"))), "the CA's certificate"),
+    ] {
+        let error = Client::new(&settings).map(drop).unwrap_err();
+        let text = error.to_string();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(!TLS || text.contains(what) && !text.contains("SECRET"), "{text}");
+        assert!(!format!("{settings:?}").contains("SECRET"));
+    }
+}
