@@ -95,6 +95,7 @@
 //! # Features
 //!
 //! - `file` (default): locks that are files in a directory. It brings `fs4`.
+//! - `lockgate-files`: the file names of the Go library lockgate, for locks that are the same. It brings `sha2`.
 //! - `azure`: locks in Azure Blob Storage. It brings `ureq` and what signs and reads.
 //! - `rustls` (default) or `native-tls`: TLS for the stores over HTTP; both on: rustls. They bring nothing until such a
 //!   store is on.

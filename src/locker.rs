@@ -34,7 +34,7 @@ impl Locker {
     ///
     /// | address | store |
     /// |---|---|
-    /// | `file:DIR`, absolute or relative | a directory |
+    /// | `file:DIR`, absolute or relative | a directory; `?names=lockgate`: with lockgate's file names |
     /// | `memory:` | this process; every `memory:` is the same store |
     /// | `azure:CONTAINER[/PREFIX]`, `azure://ACCOUNT/CONTAINER[/PREFIX]` | blobs of a container, which is made |
     ///

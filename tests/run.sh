@@ -98,7 +98,7 @@ all=(-- --include-ignored)
 for part in "${@:-unit api examples azure peers users doc}"; do
     for name in $part; do
         case $name in
-            unit) run --lib --features azure "${all[@]}" ;;
+            unit) run --lib --features azure,lockgate-files "${all[@]}" ;;
             api) run --test it "${all[@]}" ;;
             examples)
                 # `cargo test` of one test alone does not build the programs that it runs.
@@ -115,6 +115,7 @@ for part in "${@:-unit api examples azure peers users doc}"; do
             peers)
                 { start_azurite && build_peers; } || { status=1; continue; }
                 run --features azure --test azure peers:: "${all[@]}"
+                run --features lockgate-files --test lockgate "${all[@]}"
                 ;;
             users)
                 start_azurite || { status=1; continue; }
