@@ -12,6 +12,8 @@ enum Address<'a> {
     Memory,
     /// What stands behind `azure:`.
     Azure(&'a str),
+    /// What stands behind `kubernetes:`.
+    Kubernetes(&'a str),
 }
 
 /// What `?names=` says of a `file:` address.
@@ -30,6 +32,12 @@ pub(crate) fn open(address: &str) -> Result<Locker> {
         Address::Azure(_) => {
             Err(config("`azure:` addresses need the feature `azure` of leasehold, which is off".to_owned()))
         }
+        #[cfg(feature = "kubernetes")]
+        Address::Kubernetes(rest) => Ok(Locker::new(crate::kubernetes::open(rest)?)),
+        #[cfg(not(feature = "kubernetes"))]
+        Address::Kubernetes(_) => Err(config(
+            "`kubernetes:` addresses need the feature `kubernetes` of leasehold, which is off".to_owned(),
+        )),
         #[cfg(feature = "file")]
         Address::File { dir, names } => {
             let names = match names {
@@ -64,7 +72,8 @@ fn parse(address: &str) -> Result<Address<'_>> {
         "memory" if rest.is_empty() => Ok(Address::Memory),
         "memory" => Err(config("`memory:` has nothing behind it".to_owned())),
         "azure" => Ok(Address::Azure(rest)),
-        "consul" | "kubernetes" | "lockgate+http" | "lockgate+https" => {
+        "kubernetes" => Ok(Address::Kubernetes(rest)),
+        "consul" | "lockgate+http" | "lockgate+https" => {
             Err(config(format!("`{scheme}:` addresses are not in this version of leasehold yet")))
         }
         _ => Err(config(
@@ -96,7 +105,7 @@ fn file(rest: &str) -> Result<Address<'_>> {
 }
 
 /// What is set in the environment to something.
-#[cfg(feature = "azure")]
+#[cfg(any(feature = "azure", feature = "kubernetes"))]
 #[expect(clippy::disallowed_methods, reason = "the one place")]
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())

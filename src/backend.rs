@@ -454,7 +454,7 @@ impl Ask {
     }
 
     /// The same, with pauses of the store's own.
-    #[cfg(feature = "azure")]
+    #[cfg(any(feature = "azure", feature = "kubernetes"))]
     pub(crate) fn pause_within(&mut self, poll: &RangeInclusive<Duration>) {
         let poll = std::mem::replace(&mut self.poll, poll.clone());
         self.pause();

@@ -97,6 +97,7 @@
 //! - `file` (default): locks that are files in a directory. It brings `fs4`.
 //! - `lockgate-files`: the file names of the Go library lockgate, for locks that are the same. It brings `sha2`.
 //! - `azure`: locks in Azure Blob Storage. It brings `ureq` and what signs and reads.
+//! - `kubernetes`: locks that are annotations of Kubernetes objects. It brings `ureq`, `serde_json` and `sha3`.
 //! - `rustls` (default) or `native-tls`: TLS for the stores over HTTP; both on: rustls. They bring nothing until such a
 //!   store is on.
 //!
@@ -123,10 +124,12 @@ pub mod file;
 mod guard;
 mod hold;
 mod holder;
-#[cfg(feature = "azure")]
+#[cfg(any(feature = "azure", feature = "kubernetes"))]
 mod http;
 mod id;
 mod keeper;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 mod lease;
 mod locker;
 pub mod memory;
