@@ -148,6 +148,8 @@ for part in "${@:-unit api examples azure kubernetes peers users doc}"; do
                 { start_azurite && build_peers; } || { status=1; continue; }
                 run --features azure --test azure peers:: "${all[@]}"
                 run --features lockgate-files --test lockgate "${all[@]}"
+                start_kubernetes || { status=1; continue; }
+                run --features kubernetes --test kubernetes peers:: "${all[@]}"
                 ;;
             users)
                 start_azurite || { status=1; continue; }

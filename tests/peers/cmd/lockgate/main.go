@@ -33,7 +33,7 @@ const usage = `lockgate [-shared] STORE LOCK JOB   (the token of Kubernetes: KUB
 lockgate [..] serve STORE
 
 STORE: memory, file:DIR, http://HOST:PORT, kubernetes:[NAMESPACE]/[GROUP/VERSION/]RESOURCE/NAME
-JOB:   ` + job.Usage + " | cycle TIMES | pass TIMES"
+JOB:   ` + job.Usage + " | cycle TIMES | pass TIMES | renew LEASE TIMES"
 
 func main() {
 	flag.Parse()
@@ -50,6 +50,9 @@ func run(words []string) error {
 	locker, err := open(words[0])
 	if err != nil {
 		return err
+	}
+	if len(words) == 5 && words[2] == "renew" {
+		return renew(words[0], lockgate.LockHandle{LockName: words[1], UUID: words[3]}, words[4])
 	}
 	one := func() (job.Lock, error) { return &lock{locker: locker, name: words[1]}, nil }
 	var times int
@@ -141,6 +144,23 @@ func (l *lock) TryLock() (bool, error) {
 }
 
 func (l *lock) Unlock() error { return l.locker.Release(l.handle) }
+
+// renew goes on with a lease that another took.
+func renew(store string, lease lockgate.LockHandle, times string) error {
+	backend, err := backend(store)
+	if err != nil {
+		return err
+	}
+	var count int
+	fmt.Sscan(times, &count)
+	for ; err == nil && count > 0; count-- {
+		err = backend.RenewLease(lease)
+		if err == nil {
+			job.Say("renewed")
+		}
+	}
+	return err
+}
 
 // cycle says the nanoseconds of each lock and unlock.
 func cycle(one func() (job.Lock, error), times int) error {
