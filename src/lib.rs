@@ -98,6 +98,7 @@
 //! - `lockgate-files`: the file names of the Go library lockgate, for locks that are the same. It brings `sha2`.
 //! - `azure`: locks in Azure Blob Storage. It brings `ureq` and what signs and reads.
 //! - `kubernetes`: locks that are annotations of Kubernetes objects. It brings `ureq`, `serde_json` and `sha3`.
+//! - `kubeconfig`: the credentials of `kubectl` for it, by `yaml-rust2`.
 //! - `rustls` (default) or `native-tls`: TLS for the stores over HTTP; both on: rustls. They bring nothing until such a
 //!   store is on.
 //!
@@ -134,6 +135,8 @@ mod lease;
 mod locker;
 pub mod memory;
 mod percent;
+#[cfg(any(feature = "azure", feature = "kubeconfig"))]
+mod program;
 mod queue;
 mod request;
 mod settings;

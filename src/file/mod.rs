@@ -17,7 +17,8 @@
 //!   delete lock files.
 //! - **Network file systems** are what the other stores are for: NFS is as good as its server's lock daemon.
 //! - **`status`** of a free lock tries it for a moment, which a `try_lock` of just then may see.
-//! - **Beside lockgate**: [`Names::Lockgate`] makes the locks those of the Go library's file locker as well.
+//! - **Beside lockgate**: [`Names`] can make the locks those of the Go library's file locker as well (feature
+//!   `lockgate-files`).
 
 mod disk;
 mod identity;

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "kubeconfig")]
+use super::kubeconfig::{Context, Files, Pem, Token};
 use super::{
     object::{Place, config},
     store::{Builder, Store},
@@ -14,7 +16,7 @@ use super::{
 use crate::{
     Error, ErrorKind, Result, address,
     backend::Moment,
-    clock::Clock,
+    clock::{Clock, Limit},
     http::{self, Client, Failure, Request, Response, Tls},
 };
 
@@ -22,6 +24,9 @@ use crate::{
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// How long what was read from a file is used. The kubelet replaces a token at 80 % of its life.
 const FRESH: Duration = Duration::from_secs(10);
+/// How long a plugin may take at most.
+#[cfg(feature = "kubeconfig")]
+const PLUGIN: Duration = Duration::from_secs(30);
 /// All annotations of an object are 256 KiB, which JSON may make twice as much.
 const LARGEST: usize = 4 * 1024 * 1024;
 
@@ -36,13 +41,20 @@ pub struct Access(Arc<Inner>);
 struct Inner {
     /// The server's URL, without a slash at its end.
     server: String,
+    /// A host in that URL that is meant to be another.
+    alias: Option<(String, String)>,
     roots: Option<Roots>,
-    client: Option<(Vec<u8>, Vec<u8>)>,
+    client: Option<Identity>,
     credential: Credential,
+    /// Headers that make us another.
+    impersonation: Vec<(&'static str, String)>,
     /// The namespace where none is named.
-    pub(super) namespace: String,
+    namespace: String,
     state: Arc<Mutex<State>>,
 }
+
+/// A client certificate and its key.
+type Identity = (Vec<u8>, Vec<u8>);
 
 #[derive(Clone)]
 enum Roots {
@@ -55,14 +67,35 @@ enum Credential {
     None,
     Token(String),
     TokenFile(PathBuf),
+    #[cfg(feature = "kubeconfig")]
+    Plugin(Arc<super::exec::Plugin>),
 }
 
-/// What was made of the settings, until a file is another one.
+impl Credential {
+    /// Whether it can be another one though its token is not.
+    fn is_of_a_plugin(&self) -> bool {
+        match self {
+            Self::None | Self::Token(_) | Self::TokenFile(_) => false,
+            #[cfg(feature = "kubeconfig")]
+            Self::Plugin(_) => true,
+        }
+    }
+}
+
+/// What was made of the settings, until a file is another one or a credential ends.
 #[derive(Default)]
 struct State {
-    connection: Option<(Client, Option<Vec<u8>>)>,
+    connection: Option<Connection>,
     token: Option<String>,
-    read: Option<Moment>,
+    /// What a plugin gave besides.
+    issued: Option<Identity>,
+    /// Until when the token counts; `None`: until it is refused.
+    until: Option<Moment>,
+}
+
+struct Connection {
+    client: Client,
+    roots: Option<Vec<u8>>,
 }
 
 impl Access {
@@ -77,20 +110,127 @@ impl Access {
         }
         Ok(Self(Arc::new(Inner {
             server,
+            alias: None,
             roots: None,
             client: None,
             credential: Credential::None,
+            impersonation: Vec::new(),
             namespace: "default".to_owned(),
             state: Arc::default(),
         })))
     }
 
-    /// In a pod its [service account](Self::in_pod).
+    /// In a pod its [service account](Self::in_pod), else what `kubectl` uses
+    #[cfg_attr(feature = "kubeconfig", doc = "([`from_kubeconfig`](Self::from_kubeconfig)).")]
+    #[cfg_attr(not(feature = "kubeconfig"), doc = "(with the feature `kubeconfig`).")]
     ///
     /// # Errors
-    /// `Config`, when this is no pod, or a file of the account is missing.
+    /// `Config`, when there is neither, or a file is missing or wrong.
     pub fn from_env() -> Result<Self> {
+        let pod = address::variable("KUBERNETES_SERVICE_HOST").is_some();
+        #[cfg(feature = "kubeconfig")]
+        if !pod {
+            return Self::from_kubeconfig(None);
+        }
+        if !pod {
+            return Err(config(
+                "this is no pod (KUBERNETES_SERVICE_HOST is not set); KUBECONFIG needs the feature `kubeconfig` of \
+                 leasehold, which is off"
+                    .to_owned(),
+            ));
+        }
         Self::in_pod()
+    }
+
+    /// What `kubectl` uses: the files of `KUBECONFIG`, or `~/.kube/config`, and of them this context or the current one.
+    ///
+    /// Certificates and tokens in the file and beside it, exec plugins (`client.authentication.k8s.io/v1` and
+    /// `v1beta1`, which cannot ask anybody anything; what they give is used until it ends or is refused), impersonation
+    /// and the context's namespace are used. `insecure-skip-tls-verify`, `proxy-url`, passwords and `auth-provider` are
+    /// refused.
+    ///
+    /// # Errors
+    /// `Config`, with what is missing or wrong.
+    #[cfg(feature = "kubeconfig")]
+    pub fn from_kubeconfig(context: Option<&str>) -> Result<Self> {
+        let home = address::variable("HOME").or_else(|| address::variable("USERPROFILE"));
+        let paths = Files::default_paths(address::variable("KUBECONFIG").as_deref(), home.as_deref());
+        let files = Files::read(&paths, true)?;
+        if files.is_empty() {
+            return Err(config(
+                "neither a pod (KUBERNETES_SERVICE_HOST is not set) nor a kubeconfig: set KUBECONFIG"
+                    .to_owned(),
+            ));
+        }
+        Self::of_context(files.context(context)?)
+    }
+
+    /// The same from one file.
+    ///
+    /// # Errors
+    /// `Config`, with what is missing or wrong.
+    #[cfg(feature = "kubeconfig")]
+    pub fn from_kubeconfig_file(path: impl Into<PathBuf>, context: Option<&str>) -> Result<Self> {
+        Self::of_context(Files::read(&[path.into()], false)?.context(context)?)
+    }
+
+    #[cfg(feature = "kubeconfig")]
+    fn of_context(context: Context) -> Result<Self> {
+        let mut access = Self::to(&context.server)?;
+        access = match context.authority {
+            None => access,
+            Some(Pem::Inline(pem)) => access.ca_pem(pem)?,
+            Some(Pem::File(path)) => access.ca_file(path)?,
+        };
+        let bytes = |pem: Pem| match pem {
+            Pem::Inline(pem) => Ok(pem),
+            Pem::File(path) => fs::read(&path).map_err(|e| unreadable(&path, &e)),
+        };
+        if let Some((certificate, key)) = context.certificate {
+            access = access.client_certificate(bytes(certificate)?, bytes(key)?)?;
+        }
+        access = match context.token {
+            None => access,
+            Some(Token::Text(token)) => access.token(&token)?,
+            Some(Token::File(path)) => access.token_file(path)?,
+        };
+        if let Some(namespace) = &context.namespace {
+            access = access.namespace(namespace);
+        }
+        if let Some(name) = &context.server_name {
+            access = access.server_name(name)?;
+        }
+        let authority = access.0.roots()?;
+        Ok(access.with(|inner| {
+            inner.impersonation = context.impersonation;
+            if let Some(exec) = context.exec {
+                let (server, server_name) = (context.server, context.server_name);
+                let plugin = super::exec::Plugin { exec, server, server_name, authority };
+                inner.credential = Credential::Plugin(Arc::new(plugin));
+            }
+        }))
+    }
+
+    /// The name that the server's certificate bears, where that is not its URL's.
+    ///
+    /// # Errors
+    /// `Config` for what can be no name of a host.
+    pub fn server_name(self, name: &str) -> Result<Self> {
+        let wrong = || config(format!("no server can be called {name:?}"));
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b)) {
+            return Err(wrong());
+        }
+        let (scheme, rest) = self.0.server.split_once("://").ok_or_else(wrong)?;
+        let end = rest.find('/').unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        let port = authority.rfind(':').filter(|colon| *colon > authority.rfind(']').unwrap_or(0));
+        let (host, port) = authority.split_at(port.unwrap_or(authority.len()));
+        let alias = Some((name.to_owned(), host.trim_matches(['[', ']']).to_owned()));
+        let server = format!("{scheme}://{name}{port}{path}");
+        Ok(self.with(|inner| {
+            inner.server = server;
+            inner.alias = alias;
+        }))
     }
 
     /// The service account of the pod that this process runs in: `KUBERNETES_SERVICE_HOST` and `.._PORT`, and the
@@ -182,7 +322,7 @@ impl Access {
     }
 
     pub(super) fn store(self, place: Place, create: bool) -> Result<Store> {
-        self.connection()?.check_url(&self.0.server)?;
+        self.client(&mut self.state())?.check_url(&self.0.server)?;
         Ok(Store::new(self, place, create))
     }
 
@@ -195,7 +335,7 @@ impl Access {
     }
 
     fn checked(self) -> Result<Self> {
-        self.connection()?;
+        self.client(&mut self.state())?;
         Ok(self)
     }
 
@@ -206,83 +346,107 @@ impl Access {
         limit: Duration,
         send: &mut Sender<'_>,
     ) -> Result<Response> {
-        let first = self.send_once(request, limit, send)?;
-        if first.status == 401 && self.refresh() {
-            return self.send_once(request, limit, send);
+        let limit = Limit::after(&Clock::system(), limit);
+        let (client, token) = self.prepare(&limit)?;
+        let first = self.send_once(request, limit.remaining(), &client, token.as_deref(), send)?;
+        if first.status != 401 {
+            return Ok(first);
         }
-        Ok(first)
+        // What was refused is not used again; another of our threads may have a new one already.
+        {
+            let mut state = self.state();
+            if state.token == token {
+                state.until = Some(Clock::system().now());
+            }
+        }
+        match self.prepare(&limit) {
+            Ok((client, fresh)) if fresh != token || self.0.credential.is_of_a_plugin() => {
+                self.send_once(request, limit.remaining(), &client, fresh.as_deref(), send)
+            }
+            _ => Ok(first),
+        }
     }
 
-    fn send_once(&self, request: &Request<'_>, limit: Duration, send: &mut Sender<'_>) -> Result<Response> {
-        let client = self.connection()?;
-        let token = self.bearer()?;
+    fn send_once(
+        &self,
+        request: &Request<'_>,
+        limit: Duration,
+        client: &Client,
+        token: Option<&str>,
+        send: &mut Sender<'_>,
+    ) -> Result<Response> {
         let url = format!("{}{}", self.0.server, request.url);
         let mut headers = request.headers.to_vec();
-        let authorization;
-        if let Some(token) = token {
-            authorization = format!("Bearer {token}");
-            headers.push(("Authorization", &authorization));
-        }
+        headers.extend(self.0.impersonation.iter().map(|(name, value)| (*name, &**value)));
+        let authorization = token.map(|token| format!("Bearer {token}"));
+        headers.extend(authorization.iter().map(|value| ("Authorization", &**value)));
         let request = Request { url: &url, headers: &headers, ..*request };
-        Ok(send(&client, &request, limit)?)
+        Ok(send(client, &request, limit)?)
     }
 
-    /// Forgets what may be old; says whether there is another credential to be tried.
-    fn refresh(&self) -> bool {
-        let Credential::TokenFile(path) = &self.0.credential else { return false };
+    /// Connections and the token to be sent. What cannot be had anew is used on, unless it has been refused.
+    fn prepare(&self, limit: &Limit) -> Result<(Client, Option<String>)> {
         let mut state = self.state();
-        let old = state.token.take();
-        state.read = None;
-        match read_token(path) {
-            Ok(new) => {
-                let other = old.as_deref() != Some(&*new);
-                state.token = Some(new);
-                other
+        let now = Clock::system().now();
+        match &self.0.credential {
+            Credential::None => {}
+            Credential::Token(token) => state.token = Some(token.clone()),
+            Credential::TokenFile(_)
+                if state.token.is_some() && state.until.is_some_and(|until| now < until) => {}
+            Credential::TokenFile(path) => {
+                match (read_token(path), &state.token) {
+                    (Ok(token), _) => state.token = Some(token),
+                    (Err(_), Some(_)) => {}
+                    (Err(error), None) => return Err(error),
+                }
+                state.until = Some(now + FRESH);
+                // The authority is another file of the same account.
+                if let Ok(roots) = self.0.roots()
+                    && state.connection.as_ref().is_some_and(|connection| connection.roots != roots)
+                {
+                    state.connection = None;
+                }
             }
-            Err(_) => false,
+            #[cfg(feature = "kubeconfig")]
+            Credential::Plugin(plugin) => Self::ask(plugin, &mut state, limit)?,
         }
+        let _ = limit;
+        Ok((self.client(&mut state)?, state.token.clone()))
     }
 
-    /// The token to be sent. One that cannot be read again is used on.
-    fn bearer(&self) -> Result<Option<String>> {
-        let path = match &self.0.credential {
-            Credential::None => return Ok(None),
-            Credential::Token(token) => return Ok(Some(token.clone())),
-            Credential::TokenFile(path) => path,
-        };
-        let mut state = self.state();
-        if !state.is_fresh() || state.token.is_none() {
-            match (read_token(path), &state.token) {
-                (Ok(token), _) => state.token = Some(token),
-                (Err(_), Some(_)) => {}
-                (Err(error), None) => return Err(error),
-            }
-            state.read = Some(Clock::system().now());
-            self.renew_connection(&mut state);
+    /// Asks a plugin, when what it gave before is over or was refused. Who comes meanwhile waits for it: nobody has a
+    /// credential just then.
+    #[cfg(feature = "kubeconfig")]
+    fn ask(plugin: &super::exec::Plugin, state: &mut State, limit: &Limit) -> Result<()> {
+        let now = Clock::system().now();
+        let has = state.token.is_some() || state.issued.is_some();
+        if has && state.until.is_none_or(|until| now < until) {
+            return Ok(());
         }
-        Ok(state.token.clone())
+        let issued = plugin.ask(PLUGIN.min(limit.remaining()), crate::clock::wall())?;
+        // It has to be good on arrival.
+        state.until = issued.life.map(|life| now + life.saturating_sub((life / 10).min(FRESH)));
+        state.token = issued.token;
+        if state.issued != issued.certificate {
+            state.connection = None;
+        }
+        state.issued = issued.certificate;
+        Ok(())
     }
 
-    /// A client with the authority that is to be trusted now.
-    fn connection(&self) -> Result<Client> {
-        let mut state = self.state();
-        if let Some((client, _)) = &state.connection {
-            return Ok(client.clone());
+    /// A client with the authority and the certificate of now.
+    fn client(&self, state: &mut State) -> Result<Client> {
+        if let Some(connection) = &state.connection {
+            return Ok(connection.client.clone());
         }
         let roots = self.0.roots()?;
-        let client = self.0.client(roots.clone())?;
-        state.connection = Some((client.clone(), roots));
+        let identity = state.issued.clone().or_else(|| self.0.client.clone());
+        let tls = Tls { roots: roots.clone(), client: identity };
+        let alias = self.0.alias.clone();
+        let client =
+            Client::new(&http::Settings { max_body: LARGEST, tls, alias, ..http::Settings::default() })?;
+        state.connection = Some(Connection { client: client.clone(), roots });
         Ok(client)
-    }
-
-    /// Another authority needs other connections.
-    fn renew_connection(&self, state: &mut State) {
-        let Ok(roots) = self.0.roots() else { return };
-        if state.connection.as_ref().is_some_and(|(_, old)| *old != roots)
-            && let Ok(client) = self.0.client(roots.clone())
-        {
-            state.connection = Some((client, roots));
-        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -293,12 +457,6 @@ impl Access {
 /// How a request is sent: for its answer, or for a stream.
 pub(super) type Sender<'a> = dyn FnMut(&Client, &Request<'_>, Duration) -> Result<Response, Failure> + 'a;
 
-impl State {
-    fn is_fresh(&self) -> bool {
-        self.read.is_some_and(|read| Clock::system().now().saturating_since(read) < FRESH)
-    }
-}
-
 impl Inner {
     fn roots(&self) -> Result<Option<Vec<u8>>> {
         match &self.roots {
@@ -306,11 +464,6 @@ impl Inner {
             Some(Roots::Pem(pem)) => Ok(Some(pem.clone())),
             Some(Roots::File(path)) => fs::read(path).map(Some).map_err(|e| unreadable(path, &e)),
         }
-    }
-
-    fn client(&self, roots: Option<Vec<u8>>) -> Result<Client> {
-        let tls = Tls { roots, client: self.client.clone() };
-        Client::new(&http::Settings { max_body: LARGEST, tls, ..http::Settings::default() })
     }
 }
 
@@ -328,7 +481,7 @@ fn as_token(text: &str) -> Result<String> {
     Ok(token.to_owned())
 }
 
-fn unreadable(path: &Path, e: &io::Error) -> Error {
+pub(super) fn unreadable(path: &Path, e: &io::Error) -> Error {
     Error::new(ErrorKind::Config, io::Error::new(e.kind(), format!("cannot read {}: {e}", path.display())))
         .not_sent()
 }
@@ -336,5 +489,74 @@ fn unreadable(path: &Path, e: &io::Error) -> Error {
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Access").field("server", &self.0.server).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dir(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("leasehold-access-{}-{name}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn a_pod_is_known_by_its_files() {
+        let files = dir("pod");
+        let account = || Access::of_account("::1", "443", &files);
+        assert_eq!(account().unwrap_err().kind(), ErrorKind::Config);
+        fs::write(files.join("namespace"), "team\n").unwrap();
+        fs::write(files.join("ca.crt"), "no certificate").unwrap();
+        assert!(account().unwrap_err().to_string().contains("certificate"));
+        fs::remove_dir_all(&files).unwrap();
+    }
+
+    #[test]
+    fn a_token_is_read_again_when_it_is_refused() {
+        let path = dir("token").join("token");
+        fs::write(&path, "one\n").unwrap();
+        let access = Access::to("http://127.0.0.1:1").unwrap().token_file(&path).unwrap();
+        let mut sent = Vec::new();
+        let mut ask = |status: fn(&str) -> u16| {
+            let request =
+                Request { method: "GET", url: "/x", headers: &[], body: &[], lane: http::Lane::Ordinary };
+            let response = access.send(&request, Duration::from_secs(5), &mut |_, request, _| {
+                assert_eq!(request.url, "http://127.0.0.1:1/x");
+                let (_, token) = request.headers.iter().find(|(name, _)| *name == "Authorization").unwrap();
+                sent.push((*token).to_owned());
+                Ok(Response::of(status(token), &[], ""))
+            });
+            response.unwrap().status
+        };
+        assert_eq!(ask(|_| 200), 200);
+        fs::write(&path, "two").unwrap();
+        assert_eq!(ask(|token| if token == "Bearer two" { 200 } else { 401 }), 200);
+        assert_eq!(ask(|_| 401), 401, "there is no other to be tried");
+        assert_eq!(sent, ["Bearer one", "Bearer one", "Bearer two", "Bearer two"]);
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn what_can_be_no_setting() {
+        for server in ["", "10.0.0.1:6443", "ftp://x", "https://x?token=hunter2"] {
+            let error = Access::to(server).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(!error.to_string().contains("hunter2"));
+        }
+        let access = || Access::to("https://10.0.0.1:6443/prefix/").unwrap();
+        for token in ["", " ", "a b", "hunter2\nx"] {
+            let error = access().token(token).unwrap_err();
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+        let access = access().token("hunter2").unwrap().server_name("api.internal").unwrap();
+        assert_eq!(access.0.server, "https://api.internal:6443/prefix");
+        assert_eq!(access.0.alias, Some(("api.internal".to_owned(), "10.0.0.1".to_owned())));
+        assert!(!format!("{access:?}").contains("hunter2"));
+        let six = Access::to("https://[::1]").unwrap().server_name("api").unwrap();
+        assert_eq!((&*six.0.server, six.0.alias.as_ref().unwrap().1.as_str()), ("https://api", "::1"));
+        let plain = Access::to("http://10.0.0.1").unwrap().object("a", "configmaps", "x").build();
+        assert!(plain.unwrap_err().to_string().contains("plain http"));
     }
 }

@@ -14,6 +14,8 @@
 //! # Ok::<(), leasehold::Error>(())
 //! ```
 //!
+//! - **Access**: in a pod its service account, with the feature `kubeconfig` what `kubectl` uses, or a server with a
+//!   token or a client certificate ([`Access`]).
 //! - **Rights**: `get` and `patch` of the object, `watch` to learn of a release at once (otherwise it is polled for),
 //!   `create` only to make a missing ConfigMap. The smallest Role:
 //!
@@ -54,7 +56,11 @@ mod access;
 mod address;
 mod answer;
 mod decision;
+#[cfg(feature = "kubeconfig")]
+mod exec;
 mod held;
+#[cfg(feature = "kubeconfig")]
+mod kubeconfig;
 mod object;
 mod record;
 mod service;
