@@ -12,6 +12,8 @@ enum Address<'a> {
     Memory,
     /// What stands behind `azure:`.
     Azure(&'a str),
+    /// What stands behind `lockgate+`.
+    Lockgate(&'a str),
     /// What stands behind `kubernetes:`.
     Kubernetes(&'a str),
 }
@@ -32,6 +34,12 @@ pub(crate) fn open(address: &str) -> Result<Locker> {
         Address::Azure(_) => {
             Err(config("`azure:` addresses need the feature `azure` of leasehold, which is off".to_owned()))
         }
+        #[cfg(feature = "lockgate")]
+        Address::Lockgate(url) => Ok(Locker::new(crate::lockgate::Store::new(url)?)),
+        #[cfg(not(feature = "lockgate"))]
+        Address::Lockgate(_) => Err(config(
+            "`lockgate+http:` addresses need the feature `lockgate` of leasehold, which is off".to_owned(),
+        )),
         #[cfg(feature = "kubernetes")]
         Address::Kubernetes(rest) => Ok(Locker::new(crate::kubernetes::open(rest)?)),
         #[cfg(not(feature = "kubernetes"))]
@@ -73,9 +81,8 @@ fn parse(address: &str) -> Result<Address<'_>> {
         "memory" => Err(config("`memory:` has nothing behind it".to_owned())),
         "azure" => Ok(Address::Azure(rest)),
         "kubernetes" => Ok(Address::Kubernetes(rest)),
-        "consul" | "lockgate+http" | "lockgate+https" => {
-            Err(config(format!("`{scheme}:` addresses are not in this version of leasehold yet")))
-        }
+        "lockgate+http" | "lockgate+https" => Ok(Address::Lockgate(&address["lockgate+".len()..])),
+        "consul" => Err(config(format!("`{scheme}:` addresses are not in this version of leasehold yet"))),
         _ => Err(config(
             "the scheme is not known: write `file:DIR`, `azure:CONTAINER` or `memory:`".to_owned(),
         )),

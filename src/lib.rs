@@ -99,6 +99,7 @@
 //! - `azure`: locks in Azure Blob Storage. It brings `ureq` and what signs and reads.
 //! - `kubernetes`: locks that are annotations of Kubernetes objects. It brings `ureq`, `serde_json` and `sha3`.
 //! - `kubeconfig`: the credentials of `kubectl` for it, by `yaml-rust2`.
+//! - `lockgate`: locks of a lockgate server. It brings `ureq` and `serde_json`.
 //! - `rustls` (default) or `native-tls`: TLS for the stores over HTTP; both on: rustls. They bring nothing until such a
 //!   store is on.
 //!
@@ -125,7 +126,7 @@ pub mod file;
 mod guard;
 mod hold;
 mod holder;
-#[cfg(any(feature = "azure", feature = "kubernetes"))]
+#[cfg(any(feature = "azure", feature = "kubernetes", feature = "lockgate"))]
 mod http;
 mod id;
 mod keeper;
@@ -133,6 +134,8 @@ mod keeper;
 pub mod kubernetes;
 mod lease;
 mod locker;
+#[cfg(feature = "lockgate")]
+pub mod lockgate;
 pub mod memory;
 mod percent;
 #[cfg(any(feature = "azure", feature = "kubeconfig"))]

@@ -38,6 +38,7 @@ impl Locker {
     /// | `memory:` | this process; every `memory:` is the same store |
     /// | `azure:CONTAINER[/PREFIX]`, `azure://ACCOUNT/CONTAINER[/PREFIX]` | blobs of a container, which is made |
     /// | `kubernetes:[NAMESPACE/]RESOURCE/NAME` | annotations of an object; `GROUP/VERSION/` before RESOURCE outside the core; `?create=true` makes a missing ConfigMap |
+    /// | `lockgate+http://HOST[/PATH]`, `lockgate+https:` | a lockgate server |
     ///
     /// Azure's credential comes from the environment (`azure::Account::from_env`); `?endpoint=URL` names another cloud
     /// or Azurite. Nothing is percent-decoded, and no I/O is done.

@@ -126,7 +126,7 @@ all=(-- --include-ignored)
 for part in "${@:-unit api examples azure kubernetes peers users doc}"; do
     for name in $part; do
         case $name in
-            unit) run --lib --features azure,kubeconfig,lockgate-files "${all[@]}" ;;
+            unit) run --lib --features azure,kubeconfig,lockgate,lockgate-files "${all[@]}" ;;
             api) run --test it "${all[@]}" ;;
             examples)
                 # `cargo test` of one test alone does not build the programs that it runs.
@@ -142,14 +142,14 @@ for part in "${@:-unit api examples azure kubernetes peers users doc}"; do
                 ;;
             kubernetes)
                 start_kubernetes || { status=1; continue; }
-                run --features kubeconfig --test kubernetes "${all[@]}" --skip peers::
+                run --features kubeconfig,lockgate --test kubernetes "${all[@]}" --skip peers::
                 ;;
             peers)
                 { start_azurite && build_peers; } || { status=1; continue; }
                 run --features azure --test azure peers:: "${all[@]}"
-                run --features lockgate-files --test lockgate "${all[@]}"
+                run --features lockgate-files,lockgate --test lockgate "${all[@]}"
                 start_kubernetes || { status=1; continue; }
-                run --features kubeconfig --test kubernetes peers:: "${all[@]}"
+                run --features kubeconfig,lockgate --test kubernetes peers:: "${all[@]}"
                 ;;
             users)
                 start_azurite || { status=1; continue; }

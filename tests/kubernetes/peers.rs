@@ -26,7 +26,11 @@ fn role() {
     let Ok(role) = env::var("LEASEHOLD_ROLE") else { return };
     let arguments = env::var("LEASEHOLD_ARGUMENTS").unwrap();
     let arguments: Vec<&str> = arguments.split('\n').collect();
-    let locker = locker(&arguments[..3]).ttl(TTL);
+    let locker = if arguments[0].starts_with("lockgate+") {
+        Locker::open(arguments[0]).unwrap()
+    } else {
+        locker(&arguments[..3]).ttl(TTL)
+    };
     match role.as_str() {
         "count" => {
             let [number, enough] = [3, 4].map(|i| Path::new(arguments[i]));
@@ -131,6 +135,17 @@ impl Shared {
         Actor::run(command.stdin(Stdio::piped()))
     }
 
+    /// lockgate's server before the object, and its URL.
+    fn server(&self) -> (Actor, String) {
+        let programs = env::var("LEASEHOLD_PEERS").expect("`tests/run.sh peers` builds the programs");
+        let mut command = Command::new(Path::new(&programs).join("lockgate"));
+        command.args(["-server", &server(), "-ca", &authority(), "serve"]).env("KUBERNETES_TOKEN", ADMIN);
+        command.arg(format!("kubernetes:{}/{}/{}", self.namespace, self.resource, self.name));
+        let mut process = Actor::run(command.stdin(Stdio::null()));
+        let url = format!("http://127.0.0.1:{}", process.hear());
+        (process, url)
+    }
+
     /// What they find when they try it.
     #[track_caller]
     fn to_them(&self, options: &[&str]) -> String {
@@ -170,6 +185,45 @@ fn four_of_lockgate_and_four_of_ours_count_exactly() {
         assert!(ours.iter().all(|times| *times > 0), "they were alone");
         assert_eq!(sum, 4 * TIMES + ours.iter().sum::<u64>());
     }
+}
+
+/// Theirs and ours, at the object itself and by lockgate's server before it.
+#[test]
+#[ignore = "needs an API server and a Go program: tests/run.sh peers"]
+fn users_of_the_server_and_of_the_object_count_exactly() {
+    const TIMES: u64 = 4;
+    let shared = Shared::config_map();
+    let (_server, url) = shared.server();
+    let dir = Dir::new(&shared.name);
+    let (number, enough) = (dir.0.join("number"), dir.0.join("enough"));
+    fs::write(&number, "0").unwrap();
+    let [number_path, enough_path] = [&number, &enough].map(|path| path.to_str().unwrap());
+    let times = TIMES.to_string();
+    let by_server = |options: &[&str], job: &[&str]| {
+        let mut command = Command::new(Path::new(&env::var("LEASEHOLD_PEERS").unwrap()).join("lockgate"));
+        Actor::run(command.args(options).args([&url, LOCK]).args(job).stdin(Stdio::piped()))
+    };
+    let (ours, took) = timed(|| {
+        let address = format!("lockgate+{url}");
+        let arguments = [&*address, "", "", number_path, enough_path];
+        let mut ours: Vec<Actor> = (0..4)
+            .map(|_| Actor::run(Actor::command("peers::role", "count", &arguments).stdin(Stdio::null())))
+            .collect();
+        ours.push(shared.ours("count", &[number_path, enough_path]));
+        let mut theirs: Vec<Actor> =
+            (0..4).map(|_| by_server(&[], &["count", number_path, &times])).collect();
+        theirs.push(by_server(&["-shared"], &["read", number_path, &times]));
+        theirs.push(shared.theirs(&[], &["count", number_path, &times]));
+        theirs.iter_mut().for_each(Actor::ends_well);
+        fs::write(&enough, "").unwrap();
+        let times: Vec<u64> = ours.iter_mut().map(|actor| actor.hear().parse().unwrap()).collect();
+        ours.iter_mut().for_each(Actor::ends_well);
+        times
+    });
+    let sum = read_number(&number);
+    println!("server: five of lockgate {TIMES} times each, five of ours {ours:?}: {sum}, {took:?}");
+    assert!(ours.iter().all(|times| *times > 0), "they were alone");
+    assert_eq!(sum, 5 * TIMES + ours.iter().sum::<u64>());
 }
 
 #[test]
@@ -271,7 +325,7 @@ fn a_record_that_another_renews_is_held() {
     let locker = shared.locker();
     let guard = locker.request(LOCK).auto_renew(false).lock().unwrap();
     let mut renewing = shared.theirs(&[], &["renew", guard.lease_id().unwrap(), "5"]);
-    assert_eq!(renewing.hear(), "renewed");
+    assert_eq!(renewing.hear(), "renew");
     guard.renew().expect("what they write is ours still");
     renewing.ends_well();
     assert!(locker.try_lock(LOCK).unwrap().is_none());

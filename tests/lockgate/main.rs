@@ -1,4 +1,4 @@
-//! Beside the Go library lockgate, on its files.
+//! Beside the Go library lockgate, on its files and on its server.
 //!
 //! `tests/run.sh peers` builds its program, and runs these.
 #![cfg(unix)]
@@ -6,5 +6,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/fault_server.rs"]
+#[allow(dead_code, reason = "each program uses a part of it")]
+mod fault_server;
 
 mod files;
+mod server;

@@ -33,7 +33,7 @@ const usage = `lockgate [-shared] STORE LOCK JOB   (the token of Kubernetes: KUB
 lockgate [..] serve STORE
 
 STORE: memory, file:DIR, http://HOST:PORT, kubernetes:[NAMESPACE]/[GROUP/VERSION/]RESOURCE/NAME
-JOB:   ` + job.Usage + " | cycle TIMES | pass TIMES | renew LEASE TIMES"
+JOB:   ` + job.Usage + " | cycle TIMES | pass TIMES | renew LEASE TIMES | release LEASE TIMES"
 
 func main() {
 	flag.Parse()
@@ -51,8 +51,8 @@ func run(words []string) error {
 	if err != nil {
 		return err
 	}
-	if len(words) == 5 && words[2] == "renew" {
-		return renew(words[0], lockgate.LockHandle{LockName: words[1], UUID: words[3]}, words[4])
+	if len(words) == 5 && (words[2] == "renew" || words[2] == "release") {
+		return another(words[0], words[2], lockgate.LockHandle{LockName: words[1], UUID: words[3]}, words[4])
 	}
 	one := func() (job.Lock, error) { return &lock{locker: locker, name: words[1]}, nil }
 	var times int
@@ -145,18 +145,22 @@ func (l *lock) TryLock() (bool, error) {
 
 func (l *lock) Unlock() error { return l.locker.Release(l.handle) }
 
-// renew goes on with a lease that another took.
-func renew(store string, lease lockgate.LockHandle, times string) error {
+// another goes on with a lease that somebody else took, or lets it go.
+func another(store, what string, lease lockgate.LockHandle, times string) error {
 	backend, err := backend(store)
 	if err != nil {
 		return err
 	}
+	do := backend.RenewLease
+	if what == "release" {
+		do = backend.Release
+	}
 	var count int
 	fmt.Sscan(times, &count)
 	for ; err == nil && count > 0; count-- {
-		err = backend.RenewLease(lease)
+		err = do(lease)
 		if err == nil {
-			job.Say("renewed")
+			job.Say(what)
 		}
 	}
 	return err
