@@ -29,7 +29,7 @@
 //!     resources: [configmaps]
 //!     verbs: [create]
 //!   ```
-//! - **Object**: one that others seldom write. Locks of many names can share it: an object's annotations have 256 KiB,
+//! - **Object**: one that is not deleted, with an annotation of its own or more. Locks of many names can share it: an object's annotations have 256 KiB,
 //!   a held lock takes some 600 bytes of them. Deleting it loses its locks, which their holders are told (`Lost`).
 //! - **Expiry**: a holder is gone when its annotations stood unchanged for its TTL by the clock of who waits. Who sees
 //!   them for the first time (`try_lock` in a job that runs now and then) goes by the API server's time, and 5 s more.

@@ -159,14 +159,19 @@ pub(super) fn patch(object: &Object, keys: &Keys, from: &Slot, to: &Slot, strict
     Value::Array(operations).to_string()
 }
 
-/// A ConfigMap with the annotations of a lock that is taken with it.
+/// A ConfigMap with the annotations of a lock that is taken with it. One more says what it is, and stays: an object
+/// whose annotations come and go is more often another one than was known.
 pub(super) fn config_map(place: &Place, keys: &Keys, slot: &Slot) -> String {
     json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {
             "name": place.name,
-            "annotations": { keys.record.as_str(): slot.record, keys.note.as_str(): slot.note },
+            "annotations": {
+                keys.record.as_str(): slot.record,
+                keys.note.as_str(): slot.note,
+                "leasehold/about": "The annotations of this object are locks: https://docs.rs/leasehold",
+            },
         },
     })
     .to_string()

@@ -133,7 +133,9 @@ fn a_break_is_told_and_waits_until_it_could_be_seen() {
     let guard = locker.try_lock("x").unwrap().expect("free at once");
     assert!(guard.fencing_token() > next.fencing_token());
     guard.unlock().unwrap();
-    assert!(!look(&object).contains("leasehold/"), "nothing is left behind");
+    let [record, note] = Store::annotations("x");
+    let now = look(&object);
+    assert!(!now.contains(&record) && !now.contains(&note), "nothing is left behind");
 }
 
 #[test]
