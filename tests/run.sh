@@ -145,7 +145,7 @@ for part in "${@:-unit api examples azure kubernetes peers users doc}"; do
                 { [ -z "$missing" ] && start_kubernetes; } || { status=1; continue; }
                 # `cargo test` of one test alone does not build the programs that it runs.
                 cargo build --features kubeconfig,lockgate --examples || status=1
-                run --features kubeconfig,lockgate --test kubernetes "${all[@]}" --skip peers::
+                run --features kubeconfig,lockgate --test kubernetes "${all[@]}" --skip peers:: --test-threads=3
                 ;;
             peers)
                 { start_azurite && build_peers; } || { status=1; continue; }
@@ -158,7 +158,7 @@ for part in "${@:-unit api examples azure kubernetes peers users doc}"; do
                 start_azurite || { status=1; continue; }
                 run --package user-programs "${all[@]}"
                 ;;
-            doc) run --doc --features azure "${all[@]}" ;;
+            doc) run --doc --features azure,kubeconfig,lockgate,lockgate-files "${all[@]}" ;;
             *) echo "tests/run.sh: no such part: $name (unit api examples azure kubernetes peers users doc)" >&2; exit 1 ;;
         esac
     done

@@ -3,67 +3,55 @@
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex},
 };
 
 #[cfg(feature = "kubeconfig")]
 use super::kubeconfig::{Context, Files, Pem, Token};
 use super::{
+    builder::Builder,
     object::{Place, config},
-    store::{Builder, Store},
+    session::State,
+    store::Store,
 };
-use crate::{
-    Error, ErrorKind, Result, address,
-    backend::Moment,
-    clock::{Clock, Limit},
-    http::{self, Client, Failure, Request, Response, Tls},
-};
+use crate::{Error, ErrorKind, Result, address};
 
 /// Where a pod finds its service account.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// How long what was read from a file is used. The kubelet replaces a token at 80 % of its life.
-const FRESH: Duration = Duration::from_secs(10);
-/// How long a plugin may take at most.
-#[cfg(feature = "kubeconfig")]
-const PLUGIN: Duration = Duration::from_secs(30);
-/// All annotations of an object are 256 KiB, which JSON may make twice as much.
-const LARGEST: usize = 4 * 1024 * 1024;
-
 /// How an API server is reached, and who we are to it: [`from_env`](Self::from_env), or [`to`](Self::to) a server with
 /// a token or a client certificate.
 ///
 /// Clones are cheap, and share connections.
 #[derive(Clone)]
-pub struct Access(Arc<Inner>);
+pub struct Access(pub(super) Arc<Inner>);
 
 #[derive(Clone)]
-struct Inner {
+pub(super) struct Inner {
     /// The server's URL, without a slash at its end.
-    server: String,
+    pub(super) server: String,
     /// A host in that URL that is meant to be another.
-    alias: Option<(String, String)>,
-    roots: Option<Roots>,
-    client: Option<Identity>,
-    credential: Credential,
+    pub(super) alias: Option<(String, String)>,
+    pub(super) roots: Option<Roots>,
+    pub(super) client: Option<Identity>,
+    pub(super) credential: Credential,
     /// Headers that make us another.
-    impersonation: Vec<(&'static str, String)>,
+    pub(super) impersonation: Vec<(&'static str, String)>,
     /// The namespace where none is named.
-    namespace: String,
-    state: Arc<Mutex<State>>,
+    pub(super) namespace: String,
+    pub(super) state: Arc<Mutex<State>>,
 }
 
 /// A client certificate and its key.
-type Identity = (Vec<u8>, Vec<u8>);
+pub(super) type Identity = (Vec<u8>, Vec<u8>);
 
 #[derive(Clone)]
-enum Roots {
+pub(super) enum Roots {
     Pem(Vec<u8>),
     File(PathBuf),
 }
 
 #[derive(Clone)]
-enum Credential {
+pub(super) enum Credential {
     None,
     Token(String),
     TokenFile(PathBuf),
@@ -73,29 +61,13 @@ enum Credential {
 
 impl Credential {
     /// Whether it can be another one though its token is not.
-    fn is_of_a_plugin(&self) -> bool {
+    pub(super) fn is_of_a_plugin(&self) -> bool {
         match self {
             Self::None | Self::Token(_) | Self::TokenFile(_) => false,
             #[cfg(feature = "kubeconfig")]
             Self::Plugin(_) => true,
         }
     }
-}
-
-/// What was made of the settings, until a file is another one or a credential ends.
-#[derive(Default)]
-struct State {
-    connection: Option<Connection>,
-    token: Option<String>,
-    /// What a plugin gave besides.
-    issued: Option<Identity>,
-    /// Until when the token counts; `None`: until it is refused.
-    until: Option<Moment>,
-}
-
-struct Connection {
-    client: Client,
-    roots: Option<Vec<u8>>,
 }
 
 impl Access {
@@ -338,127 +310,10 @@ impl Access {
         self.client(&mut self.state())?;
         Ok(self)
     }
-
-    /// Sends a request, as whom we are. One whose credential is not accepted is sent once more with a fresh one.
-    pub(super) fn send(
-        &self,
-        request: &Request<'_>,
-        limit: Duration,
-        send: &mut Sender<'_>,
-    ) -> Result<Response> {
-        let limit = Limit::after(&Clock::system(), limit);
-        let (client, token) = self.prepare(&limit)?;
-        let first = self.send_once(request, limit.remaining(), &client, token.as_deref(), send)?;
-        if first.status != 401 {
-            return Ok(first);
-        }
-        // What was refused is not used again; another of our threads may have a new one already.
-        {
-            let mut state = self.state();
-            if state.token == token {
-                state.until = Some(Clock::system().now());
-            }
-        }
-        match self.prepare(&limit) {
-            Ok((client, fresh)) if fresh != token || self.0.credential.is_of_a_plugin() => {
-                self.send_once(request, limit.remaining(), &client, fresh.as_deref(), send)
-            }
-            _ => Ok(first),
-        }
-    }
-
-    fn send_once(
-        &self,
-        request: &Request<'_>,
-        limit: Duration,
-        client: &Client,
-        token: Option<&str>,
-        send: &mut Sender<'_>,
-    ) -> Result<Response> {
-        let url = format!("{}{}", self.0.server, request.url);
-        let mut headers = request.headers.to_vec();
-        headers.extend(self.0.impersonation.iter().map(|(name, value)| (*name, &**value)));
-        let authorization = token.map(|token| format!("Bearer {token}"));
-        headers.extend(authorization.iter().map(|value| ("Authorization", &**value)));
-        let request = Request { url: &url, headers: &headers, ..*request };
-        Ok(send(client, &request, limit)?)
-    }
-
-    /// Connections and the token to be sent. What cannot be had anew is used on, unless it has been refused.
-    fn prepare(&self, limit: &Limit) -> Result<(Client, Option<String>)> {
-        let mut state = self.state();
-        let now = Clock::system().now();
-        match &self.0.credential {
-            Credential::None => {}
-            Credential::Token(token) => state.token = Some(token.clone()),
-            Credential::TokenFile(_)
-                if state.token.is_some() && state.until.is_some_and(|until| now < until) => {}
-            Credential::TokenFile(path) => {
-                match (read_token(path), &state.token) {
-                    (Ok(token), _) => state.token = Some(token),
-                    (Err(_), Some(_)) => {}
-                    (Err(error), None) => return Err(error),
-                }
-                state.until = Some(now + FRESH);
-                // The authority is another file of the same account.
-                if let Ok(roots) = self.0.roots()
-                    && state.connection.as_ref().is_some_and(|connection| connection.roots != roots)
-                {
-                    state.connection = None;
-                }
-            }
-            #[cfg(feature = "kubeconfig")]
-            Credential::Plugin(plugin) => Self::ask(plugin, &mut state, limit)?,
-        }
-        let _ = limit;
-        Ok((self.client(&mut state)?, state.token.clone()))
-    }
-
-    /// Asks a plugin, when what it gave before is over or was refused. Who comes meanwhile waits for it: nobody has a
-    /// credential just then.
-    #[cfg(feature = "kubeconfig")]
-    fn ask(plugin: &super::exec::Plugin, state: &mut State, limit: &Limit) -> Result<()> {
-        let now = Clock::system().now();
-        let has = state.token.is_some() || state.issued.is_some();
-        if has && state.until.is_none_or(|until| now < until) {
-            return Ok(());
-        }
-        let issued = plugin.ask(PLUGIN.min(limit.remaining()), crate::clock::wall())?;
-        // It has to be good on arrival.
-        state.until = issued.life.map(|life| now + life.saturating_sub((life / 10).min(FRESH)));
-        state.token = issued.token;
-        if state.issued != issued.certificate {
-            state.connection = None;
-        }
-        state.issued = issued.certificate;
-        Ok(())
-    }
-
-    /// A client with the authority and the certificate of now.
-    fn client(&self, state: &mut State) -> Result<Client> {
-        if let Some(connection) = &state.connection {
-            return Ok(connection.client.clone());
-        }
-        let roots = self.0.roots()?;
-        let identity = state.issued.clone().or_else(|| self.0.client.clone());
-        let tls = Tls { roots: roots.clone(), client: identity };
-        let alias = self.0.alias.clone();
-        let client =
-            Client::new(&http::Settings { max_body: LARGEST, tls, alias, ..http::Settings::default() })?;
-        state.connection = Some(Connection { client: client.clone(), roots });
-        Ok(client)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// How a request is sent: for its answer, or for a stream.
-pub(super) type Sender<'a> = dyn FnMut(&Client, &Request<'_>, Duration) -> Result<Response, Failure> + 'a;
-
 impl Inner {
-    fn roots(&self) -> Result<Option<Vec<u8>>> {
+    pub(super) fn roots(&self) -> Result<Option<Vec<u8>>> {
         match &self.roots {
             None => Ok(None),
             Some(Roots::Pem(pem)) => Ok(Some(pem.clone())),
@@ -467,7 +322,7 @@ impl Inner {
     }
 }
 
-fn read_token(path: &Path) -> Result<String> {
+pub(super) fn read_token(path: &Path) -> Result<String> {
     let text = fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
     as_token(&text).map_err(|_| config(format!("there is no token in {}", path.display())))
 }
@@ -493,70 +348,5 @@ impl fmt::Debug for Access {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn dir(name: &str) -> PathBuf {
-        let dir = std::env::temp_dir().join(format!("leasehold-access-{}-{name}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        dir
-    }
-
-    #[test]
-    fn a_pod_is_known_by_its_files() {
-        let files = dir("pod");
-        let account = || Access::of_account("::1", "443", &files);
-        assert_eq!(account().unwrap_err().kind(), ErrorKind::Config);
-        fs::write(files.join("namespace"), "team\n").unwrap();
-        fs::write(files.join("ca.crt"), "no certificate").unwrap();
-        assert!(account().unwrap_err().to_string().contains("certificate"));
-        fs::remove_dir_all(&files).unwrap();
-    }
-
-    #[test]
-    fn a_token_is_read_again_when_it_is_refused() {
-        let path = dir("token").join("token");
-        fs::write(&path, "one\n").unwrap();
-        let access = Access::to("http://127.0.0.1:1").unwrap().token_file(&path).unwrap();
-        let mut sent = Vec::new();
-        let mut ask = |status: fn(&str) -> u16| {
-            let request =
-                Request { method: "GET", url: "/x", headers: &[], body: &[], lane: http::Lane::Ordinary };
-            let response = access.send(&request, Duration::from_secs(5), &mut |_, request, _| {
-                assert_eq!(request.url, "http://127.0.0.1:1/x");
-                let (_, token) = request.headers.iter().find(|(name, _)| *name == "Authorization").unwrap();
-                sent.push((*token).to_owned());
-                Ok(Response::of(status(token), &[], ""))
-            });
-            response.unwrap().status
-        };
-        assert_eq!(ask(|_| 200), 200);
-        fs::write(&path, "two").unwrap();
-        assert_eq!(ask(|token| if token == "Bearer two" { 200 } else { 401 }), 200);
-        assert_eq!(ask(|_| 401), 401, "there is no other to be tried");
-        assert_eq!(sent, ["Bearer one", "Bearer one", "Bearer two", "Bearer two"]);
-        fs::remove_file(&path).unwrap();
-    }
-
-    #[test]
-    fn what_can_be_no_setting() {
-        for server in ["", "10.0.0.1:6443", "ftp://x", "https://x?token=hunter2"] {
-            let error = Access::to(server).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Config);
-            assert!(!error.to_string().contains("hunter2"));
-        }
-        let access = || Access::to("https://10.0.0.1:6443/prefix/").unwrap();
-        for token in ["", " ", "a b", "hunter2\nx"] {
-            let error = access().token(token).unwrap_err();
-            assert!(!error.to_string().contains("hunter2"), "{error}");
-        }
-        let access = access().token("hunter2").unwrap().server_name("api.internal").unwrap();
-        assert_eq!(access.0.server, "https://api.internal:6443/prefix");
-        assert_eq!(access.0.alias, Some(("api.internal".to_owned(), "10.0.0.1".to_owned())));
-        assert!(!format!("{access:?}").contains("hunter2"));
-        let six = Access::to("https://[::1]").unwrap().server_name("api").unwrap();
-        assert_eq!((&*six.0.server, six.0.alias.as_ref().unwrap().1.as_str()), ("https://api", "::1"));
-        let plain = Access::to("http://10.0.0.1").unwrap().object("a", "configmaps", "x").build();
-        assert!(plain.unwrap_err().to_string().contains("plain http"));
-    }
-}
+#[path = "access_tests.rs"]
+mod tests;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::{
+    acquire::since_of,
     answer::Outcome,
     object::Object,
     record::Keys,
     service::{Reply, Write},
-    store::{Inner, ROUNDS, pause, since_of},
+    store::{Inner, ROUNDS, pause},
 };
 use crate::{
     Error, ErrorKind, LostReason, Mode, Result,

@@ -47,14 +47,17 @@
 //! What that cannot mend is what lockgate does itself: it judges by its own wall clock, and takes a lock whose time is
 //! over by that. A lockgate process whose clock is ahead by more than is left of a TTL takes a lock that is held, ours
 //! too: our holder is told at its next renewal (`Lost`), a third of the TTL later at most. One whose clock is behind
-//! by 20 s or more looks long gone to who sees its record for the first time. It has no deadline of its own either: one
+//! by 20 s or more looks long gone to who sees its record for the first time; the renewals of one whose clock stands
+//! change nothing, so that it looks gone after 10 s. It has no deadline of its own either: one
 //! that is cut off from the API server works on after its 10 s, beside who has the lock next.
 //!
 //! Protocol: "Kubernetes API Concepts" (resource versions, patch, watch) and the sources of werf/lockgate v0.1.1.
 
 mod access;
+mod acquire;
 mod address;
 mod answer;
+mod builder;
 mod decision;
 #[cfg(feature = "kubeconfig")]
 mod exec;
@@ -64,9 +67,11 @@ mod kubeconfig;
 mod object;
 mod record;
 mod service;
+mod session;
 mod store;
 mod watch;
 
 pub use access::Access;
 pub(crate) use address::open;
-pub use store::{Builder, Store};
+pub use builder::Builder;
+pub use store::Store;
