@@ -30,7 +30,7 @@
 //!     verbs: [create]
 //!   ```
 //! - **Object**: one that is not deleted, with an annotation of its own or more. Locks of many names can share it: an object's annotations have 256 KiB,
-//!   a held lock takes some 600 bytes of them. Deleting it loses its locks, which their holders are told (`Lost`).
+//!   a held lock takes some 600 bytes of them. A ConfigMap that is made here has an annotation more, which stays. Deleting it loses its locks, which their holders are told (`Lost`).
 //! - **Expiry**: a holder is gone when its annotations stood unchanged for its TTL by the clock of who waits. Who sees
 //!   them for the first time (`try_lock` in a job that runs now and then) goes by the API server's time, and 5 s more.
 //!   No wall clock of ours is in it: that of the API servers is, which may differ from each other by 5 s.

@@ -294,3 +294,20 @@ fn a_certificate_that_cannot_be_used_is_a_wrong_setting() {
     assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     assert!(error.to_string().contains("certificate and key cannot be used"), "{error}");
 }
+
+#[test]
+#[ignore = "needs an API server: tests/run.sh kubernetes"]
+fn the_server_is_known_by_its_authority_and_its_name() {
+    let object = fresh();
+    make(&object, "{}");
+    let lock = |access: Access| {
+        let store = access.object("default", "configmaps", &object).build().unwrap();
+        Locker::new(store).patience(ms(500)).lock("x").and_then(|guard| guard.unlock().map(drop))
+    };
+    lock(access(ADMIN).server_name("kubernetes.default.svc").unwrap()).unwrap();
+    let other = lock(access(ADMIN).server_name("other.example").unwrap()).unwrap_err();
+    assert_eq!(other.kind(), ErrorKind::Unavailable);
+    assert!(other.to_string().contains("certificate"), "{other}");
+    let unknown = lock(Access::to(&server()).unwrap().token(ADMIN).unwrap()).unwrap_err();
+    assert!(unknown.to_string().contains("certificate is not trusted"), "{unknown}");
+}

@@ -329,3 +329,29 @@ fn an_object_that_goes_while_it_is_waited_for_is_made_again() {
     done.unwrap();
     assert!(took < 3 * SECOND, "{took:?}");
 }
+
+#[test]
+#[ignore = "needs an API server: tests/run.sh kubernetes"]
+fn a_hand_over_bears_what_passes() {
+    let (faults, locker, beside, _) = three();
+    for (what, act) in transient() {
+        let ticket = beside.lock("x").unwrap().detach().unwrap();
+        faults.next(1, "patch", act);
+        let adopted = locker.adopt(&ticket).unwrap_or_else(|e| panic!("{what}: {e}"));
+        adopted.renew().unwrap();
+        assert_eq!(kind(beside.adopt(&ticket)), ErrorKind::Lost, "{what}");
+        adopted.unlock().unwrap();
+    }
+    // Of many at once one has it.
+    let ticket = beside.lock("x").unwrap().detach().unwrap();
+    let adopted: Vec<Option<Guard>> = thread::scope(|scope| {
+        let adopters: Vec<_> = (0..6)
+            .map(|i| {
+                let (locker, ticket) = (if i % 2 == 0 { &locker } else { &beside }, &ticket);
+                scope.spawn(move || locker.adopt(ticket).ok())
+            })
+            .collect();
+        adopters.into_iter().map(|adopter| adopter.join().unwrap()).collect()
+    });
+    assert_eq!(adopted.iter().flatten().count(), 1);
+}
