@@ -5,12 +5,26 @@ use crate::{Error, ErrorKind, Locker, Result, memory};
 /// What an address names, with what it says of it.
 #[derive(Debug, PartialEq, Eq)]
 enum Address<'a> {
-    File(&'a str),
+    File {
+        dir: &'a str,
+        names: FileNames,
+    },
     Memory,
     /// What stands behind `azure:`.
     Azure(&'a str),
     /// What stands behind `consul:`.
     Consul(&'a str),
+    /// What stands behind `lockgate+`.
+    Lockgate(&'a str),
+    /// What stands behind `kubernetes:`.
+    Kubernetes(&'a str),
+}
+
+/// What `?names=` says of a `file:` address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FileNames {
+    Escaped,
+    Lockgate,
 }
 
 pub(crate) fn open(address: &str) -> Result<Locker> {
@@ -28,10 +42,35 @@ pub(crate) fn open(address: &str) -> Result<Locker> {
         Address::Consul(_) => {
             Err(config("`consul:` addresses need the feature `consul` of leasehold, which is off".to_owned()))
         }
+        #[cfg(feature = "lockgate")]
+        Address::Lockgate(url) => Ok(Locker::new(crate::lockgate::Store::new(url)?)),
+        #[cfg(not(feature = "lockgate"))]
+        Address::Lockgate(_) => Err(config(
+            "`lockgate+http:` addresses need the feature `lockgate` of leasehold, which is off".to_owned(),
+        )),
+        #[cfg(feature = "kubernetes")]
+        Address::Kubernetes(rest) => Ok(Locker::new(crate::kubernetes::open(rest)?)),
+        #[cfg(not(feature = "kubernetes"))]
+        Address::Kubernetes(_) => Err(config(
+            "`kubernetes:` addresses need the feature `kubernetes` of leasehold, which is off".to_owned(),
+        )),
         #[cfg(feature = "file")]
-        Address::File(dir) => Ok(Locker::new(crate::file::Store::new(dir))),
+        Address::File { dir, names } => {
+            let names = match names {
+                FileNames::Escaped => crate::file::Names::Escaped,
+                #[cfg(feature = "lockgate-files")]
+                FileNames::Lockgate => crate::file::Names::Lockgate,
+                #[cfg(not(feature = "lockgate-files"))]
+                FileNames::Lockgate => {
+                    let what =
+                        "`names=lockgate` needs the feature `lockgate-files` of leasehold, which is off";
+                    return Err(config(what.to_owned()));
+                }
+            };
+            Ok(Locker::new(crate::file::Store::new(dir).names(names)))
+        }
         #[cfg(not(feature = "file"))]
-        Address::File(_) => {
+        Address::File { .. } => {
             Err(config("`file:` addresses need the feature `file` of leasehold, which is off".to_owned()))
         }
     }
@@ -51,41 +90,38 @@ fn parse(address: &str) -> Result<Address<'_>> {
         "memory" => Err(config("`memory:` has nothing behind it".to_owned())),
         "azure" => Ok(Address::Azure(rest)),
         "consul" => Ok(Address::Consul(rest)),
-        "kubernetes" | "lockgate+http" | "lockgate+https" => {
-            Err(config(format!("`{scheme}:` addresses are not in this version of leasehold yet")))
-        }
+        "kubernetes" => Ok(Address::Kubernetes(rest)),
+        "lockgate+http" | "lockgate+https" => Ok(Address::Lockgate(&address["lockgate+".len()..])),
         _ => Err(config(
-            "the scheme is not known: write `file:DIR`, `azure:CONTAINER`, `consul:` or `memory:`".to_owned(),
+            "the scheme is not known: write `file:DIR`, `azure:CONTAINER`, `consul:`, `kubernetes:..`, `lockgate+http:..` or `memory:`".to_owned(),
         )),
     }
 }
 
 fn file(rest: &str) -> Result<Address<'_>> {
-    let (dir, query) = match rest.split_once('?') {
-        Some((dir, query)) => (dir, Some(query)),
-        None => (rest, None),
+    let (dir, names) = match rest.split_once('?') {
+        None => (rest, Some(FileNames::Escaped)),
+        Some((dir, "names=lockgate")) => (dir, Some(FileNames::Lockgate)),
+        Some((dir, _)) => (dir, None),
     };
-    match query {
-        Some("names=lockgate") => Err(config(
-            "`names=lockgate` is not in this version of leasehold yet".to_owned(),
-        )),
-        Some(_) => Err(config(
-            "what follows the `?` of a `file:` address is not known; a directory with `?` in its name can be \
-             opened with `file::Store::new`"
+    match names {
+        None => Err(config(
+            "what follows the `?` of a `file:` address is not known: it can be `names=lockgate`; a directory with \
+             `?` in its name can be opened with `file::Store::new`"
                 .to_owned(),
         )),
-        None if dir.is_empty() => Err(config(
+        Some(_) if dir.is_empty() => Err(config(
             "`file:` names no directory: write `file:/var/lock/myapp`".to_owned(),
         )),
-        None if dir.starts_with("//") && !dir.starts_with("///") => Err(config(
+        Some(_) if dir.starts_with("//") && !dir.starts_with("///") => Err(config(
             "`file://HOST/..` is not supported: write `file:/var/lock/myapp`".to_owned(),
         )),
-        None => Ok(Address::File(dir)),
+        Some(names) => Ok(Address::File { dir, names }),
     }
 }
 
 /// What is set in the environment to something.
-#[cfg(any(feature = "azure", feature = "consul"))]
+#[cfg(any(feature = "azure", feature = "consul", feature = "kubernetes"))]
 #[expect(clippy::disallowed_methods, reason = "the one place")]
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
@@ -102,16 +138,20 @@ mod tests {
     #[test]
     fn addresses() {
         assert_eq!(parse("memory:").unwrap(), Address::Memory);
-        assert_eq!(parse("file:/a b/%20").unwrap(), Address::File("/a b/%20"));
-        assert_eq!(parse("file:a").unwrap(), Address::File("a"));
-        assert_eq!(parse("file:///a").unwrap(), Address::File("///a"));
+        let file = |dir| Address::File { dir, names: FileNames::Escaped };
+        assert_eq!(parse("file:/a b/%20").unwrap(), file("/a b/%20"));
+        assert_eq!(parse("file:a").unwrap(), file("a"));
+        assert_eq!(parse("file:///a").unwrap(), file("///a"));
+        let lockgate = Address::File { dir: "a", names: FileNames::Lockgate };
+        assert_eq!(parse("file:a?names=lockgate").unwrap(), lockgate);
         for wrong in [
             "",
             "x",
             "/tmp",
             "file:",
             "file://host/a",
-            "file:a?names=lockgate",
+            "file:a?names=azmutex",
+            "file:?names=lockgate",
             "file:a?b",
             "memory:x",
             "kubernetes:",

@@ -461,7 +461,7 @@ impl Ask {
     }
 
     /// The same, with pauses of the store's own.
-    #[cfg(any(feature = "azure", feature = "consul"))]
+    #[cfg(any(feature = "azure", feature = "consul", feature = "kubernetes"))]
     pub(crate) fn pause_within(&mut self, poll: &RangeInclusive<Duration>) {
         let poll = std::mem::replace(&mut self.poll, poll.clone());
         self.pause();

@@ -95,8 +95,12 @@
 //! # Features
 //!
 //! - `file` (default): locks that are files in a directory. It brings `fs4`.
+//! - `lockgate-files`: the file names of the Go library lockgate, for locks that are the same. It brings `sha2`.
 //! - `azure`: locks in Azure Blob Storage. It brings `ureq` and what signs and reads.
 //! - `consul`: locks in Consul. It brings `ureq` and `serde_json`.
+//! - `kubernetes`: locks that are annotations of Kubernetes objects. It brings `ureq`, `serde_json` and `sha3`.
+//! - `kubeconfig`: the credentials of `kubectl` for it, by `yaml-rust2`.
+//! - `lockgate`: locks of a lockgate server. It brings `ureq` and `serde_json`.
 //! - `rustls` (default) or `native-tls`: TLS for the stores over HTTP; both on: rustls. They bring nothing until such a
 //!   store is on.
 //!
@@ -125,14 +129,20 @@ pub mod file;
 mod guard;
 mod hold;
 mod holder;
-#[cfg(any(feature = "azure", feature = "consul"))]
+#[cfg(any(feature = "azure", feature = "consul", feature = "kubernetes", feature = "lockgate"))]
 mod http;
 mod id;
 mod keeper;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 mod lease;
 mod locker;
+#[cfg(feature = "lockgate")]
+pub mod lockgate;
 pub mod memory;
 mod percent;
+#[cfg(any(feature = "azure", feature = "kubeconfig"))]
+mod program;
 mod queue;
 mod request;
 mod settings;

@@ -34,10 +34,12 @@ impl Locker {
     ///
     /// | address | store |
     /// |---|---|
-    /// | `file:DIR`, absolute or relative | a directory |
+    /// | `file:DIR`, absolute or relative | a directory; `?names=lockgate`: with lockgate's file names |
     /// | `memory:` | this process; every `memory:` is the same store |
     /// | `azure:CONTAINER[/PREFIX]`, `azure://ACCOUNT/CONTAINER[/PREFIX]` | blobs of a container, which is made |
     /// | `consul:[PREFIX]`, `consul://HOST:PORT/[PREFIX]` | keys of Consul, of the environment's agent or this one; `?dc=NAME` |
+    /// | `kubernetes:[NAMESPACE/]RESOURCE/NAME` | annotations of an object; `GROUP/VERSION/` before RESOURCE outside the core; `?create=true` makes a missing ConfigMap |
+    /// | `lockgate+http://HOST[/PATH]`, `lockgate+https:` | a lockgate server |
     ///
     /// Azure's credential comes from the environment (`azure::Account::from_env`); `?endpoint=URL` names another cloud
     /// or Azurite. Consul's agent and token do too (`consul::Builder::from_env`). Nothing is percent-decoded, and no request

@@ -2,7 +2,7 @@
 # Runs every test, and closes with one line: N passed, N failed.
 #
 #   tests/run.sh            all
-#   tests/run.sh NAME...    some: unit api examples azure consul peers users doc
+#   tests/run.sh NAME...    some: unit api examples azure consul kubernetes peers users doc
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -105,6 +105,34 @@ start_consul() { # once, whoever asks
     consul_runs=yes
 }
 
+# kube-apiserver and etcd from the committed module files, on free ports. Go itself decides what is to be built anew.
+kubernetes_runs=
+start_kubernetes() { # once, whoever asks
+    [ -z "$kubernetes_runs" ] || return 0
+    need go "install Go 1.24 or later, see https://go.dev/doc/install"
+    need curl "install curl (Debian: apt-get install curl)"
+    need openssl "install openssl (Debian: apt-get install openssl)"
+    [ -z "$missing" ] || return 1
+    export LEASEHOLD_KUBERNETES_PROGRAMS=$work/kubernetes
+    mkdir "$work/kubernetes"
+    (cd tests/servers/kubernetes && go build -mod=readonly -buildvcs=false -ldflags '-s -w' -o "$work/kubernetes/" \
+        k8s.io/kubernetes/cmd/kube-apiserver) || return 1
+    (cd tests/servers/kubernetes && go build -mod=readonly -buildvcs=false -ldflags '-s -w' \
+        -o "$work/kubernetes/etcd" go.etcd.io/etcd/server/v3) || return 1
+    # The API server makes itself a certificate, which is its own authority.
+    (cd "$work/kubernetes" && exec "$OLDPWD/tests/servers/kubernetes/start" "$work/kubernetes" "$work/kubernetes/data") &
+    servers+=($!)
+    for _ in $(seq 600); do
+        [ -s "$work/kubernetes/data/ready" ] && break
+        kill -0 "${servers[-1]}" 2>/dev/null || { cat "$work/kubernetes/data/"*.log >&2; return 1; }
+        sleep 0.1
+    done
+    LEASEHOLD_KUBERNETES=$(cat "$work/kubernetes/data/ready") || return 1
+    export LEASEHOLD_KUBERNETES
+    export LEASEHOLD_KUBERNETES_CA=$work/kubernetes/data/certs/apiserver.crt
+    kubernetes_runs=yes
+}
+
 # Programs that lock as Go libraries do, from the committed module files. Go itself decides what is to be built anew.
 build_peers() {
     need go "install Go 1.23 or later, see https://go.dev/doc/install"
@@ -124,10 +152,10 @@ run() { # run CARGO-TEST-ARGUMENT...
 
 # Tests that are not run by a plain `cargo test` are run here.
 all=(-- --include-ignored)
-for part in "${@:-unit api examples azure consul peers users doc}"; do
+for part in "${@:-unit api examples azure consul kubernetes peers users doc}"; do
     for name in $part; do
         case $name in
-            unit) run --lib --features azure,consul "${all[@]}" ;;
+            unit) run --lib --features azure,consul,kubeconfig,lockgate,lockgate-files "${all[@]}" ;;
             api) run --test it "${all[@]}" ;;
             examples)
                 # `cargo test` of one test alone does not build the programs that it runs.
@@ -145,17 +173,27 @@ for part in "${@:-unit api examples azure consul peers users doc}"; do
                 start_consul || { status=1; continue; }
                 run --features consul --test consul "${all[@]}" --skip peers::
                 ;;
+            kubernetes)
+                need faketime "install faketime (Debian: apt-get install faketime)"
+                { [ -z "$missing" ] && start_kubernetes; } || { status=1; continue; }
+                # `cargo test` of one test alone does not build the programs that it runs.
+                cargo build --features kubeconfig,lockgate --examples || status=1
+                run --features kubeconfig,lockgate --test kubernetes "${all[@]}" --skip peers:: --test-threads=3
+                ;;
             peers)
                 { start_azurite && start_consul && build_peers; } || { status=1; continue; }
                 run --features azure --test azure peers:: "${all[@]}"
                 run --features consul --test consul peers:: "${all[@]}"
+                run --features lockgate-files,lockgate --test lockgate "${all[@]}"
+                start_kubernetes || { status=1; continue; }
+                run --features kubeconfig,lockgate --test kubernetes peers:: "${all[@]}"
                 ;;
             users)
                 start_azurite || { status=1; continue; }
                 run --package user-programs "${all[@]}"
                 ;;
-            doc) run --doc --features azure,consul "${all[@]}" ;;
-            *) echo "tests/run.sh: no such part: $name (unit api examples azure consul peers users doc)" >&2; exit 1 ;;
+            doc) run --doc --features azure,consul,kubeconfig,lockgate,lockgate-files "${all[@]}" ;;
+            *) echo "tests/run.sh: no such part: $name (unit api examples azure consul kubernetes peers users doc)" >&2; exit 1 ;;
         esac
     done
 done

@@ -17,6 +17,8 @@
 //!   delete lock files.
 //! - **Network file systems** are what the other stores are for: NFS is as good as its server's lock daemon.
 //! - **`status`** of a free lock tries it for a moment, which a `try_lock` of just then may see.
+//! - **Beside lockgate**: [`Names`] can make the locks those of the Go library's file locker as well (feature
+//!   `lockgate-files`).
 
 mod disk;
 mod identity;
@@ -38,6 +40,7 @@ use crate::{
     clock, fencing,
 };
 use disk::{Locked, Opened};
+pub use name::Names;
 use record::{Content, WIDTH};
 
 /// After so long a wait the holder's name is checked against the kernel's list.
@@ -51,17 +54,27 @@ const HAND_OVER: &str = "hand a lock over: the kernel keeps a file lock for the 
 #[derive(Clone, Debug)]
 pub struct Store {
     dir: Arc<Path>,
+    names: Names,
 }
 
 impl Store {
     /// The locks in `dir`, which is made when the first lock is taken. No I/O is done here.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into().into() }
+        Self { dir: dir.into().into(), names: Names::default() }
+    }
+
+    /// How the lock files are named: as this library does it, or as a Go library whose locks are to be the same.
+    /// Default: [`Names::Escaped`].
+    pub fn names(mut self, names: Names) -> Self {
+        self.names = names;
+        self
     }
 
     fn path(&self, name: &str) -> Result<PathBuf> {
         let Some(dir) = self.dir.to_str() else {
-            return Ok(self.dir.join(name::escape(name)?));
+            let mut file = String::new();
+            self.names.file_onto(&mut file, name)?;
+            return Ok(self.dir.join(file));
         };
         // As `join` does, with one allocation.
         let mut path = String::with_capacity(dir.len() + name.len() + 16);
@@ -69,7 +82,7 @@ impl Store {
         if !dir.is_empty() && !dir.ends_with('/') {
             path.push('/');
         }
-        name::escape_onto(&mut path, name)?;
+        self.names.file_onto(&mut path, name)?;
         Ok(path.into())
     }
 }
@@ -88,7 +101,7 @@ impl Backend for Store {
     }
 
     fn check_name(&self, name: &str) -> Result<()> {
-        name::check(name)
+        self.names.check(name)
     }
 
     fn try_acquire(&self, ask: &mut Ask) -> Result<Attempt> {
@@ -163,6 +176,11 @@ impl Backend for Store {
     }
 
     fn list(&self, call: &Call) -> Result<Vec<Status>> {
+        if self.names != Names::Escaped {
+            let what =
+                "list locks with lockgate's names: those are hashes, from which no lock's name comes back";
+            return Err(Error::unsupported(what));
+        }
         let entries = match fs::read_dir(&self.dir) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(|e| disk::describe(&e, "list", &self.dir))?,

@@ -7,30 +7,80 @@ use std::fmt::Write;
 
 use crate::{Error, ErrorKind, Result};
 
-pub(super) const SUFFIX: &str = ".lock";
+/// How the file of a lock is named: as this library does it, or as a Go library whose locks are to be the same.
+///
+/// A choice of [`Store::names`](super::Store::names), and of `?names=` in an address. All who share a directory make
+/// the same one: only programs that agree on the file exclude each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Names {
+    /// This library's own, which people can read and `flock(1)` can take part in.
+    #[default]
+    Escaped,
+    /// Those of the file locker of the Go library lockgate (werf); `?names=lockgate` in an address.
+    ///
+    /// The file is the SHA-256 of the name in hexadecimal, so that any name will do and
+    /// [`list`](crate::Locker::list) cannot tell one. Exclusive and shared locks are the same `flock` for both; a
+    /// crash of either frees them at once. What lockgate does not do:
+    ///
+    /// - **Other users**: it makes its files with mode 600. Whom that keeps out is told so (`Denied`).
+    /// - **The line**: it neither writes nor reads who holds a lock, and takes no fencing token. Its processes are
+    ///   named as the kernel knows them.
+    /// - **Waiting**: it tries every 500 ms, so that it may take so long to see our release; we see its at once.
+    #[cfg(feature = "lockgate-files")]
+    Lockgate,
+}
+
+impl Names {
+    /// Whether a lock can have this name.
+    ///
+    /// # Errors
+    /// `Name`, when the file name would be too long.
+    pub(super) fn check(self, name: &str) -> Result<()> {
+        match self {
+            Self::Escaped => check(name),
+            #[cfg(feature = "lockgate-files")]
+            Self::Lockgate => Ok(()),
+        }
+    }
+
+    /// Writes the file name of a lock behind what is there, such as a directory.
+    pub(super) fn file_onto(self, path: &mut String, name: &str) -> Result<()> {
+        match self {
+            Self::Escaped => escape_onto(path, name),
+            #[cfg(feature = "lockgate-files")]
+            Self::Lockgate => {
+                use sha2::{Digest, Sha256};
+                // "hashsum.go" of lockgate: the name's bytes alone.
+                for byte in Sha256::digest(name) {
+                    let _ = write!(path, "{byte:02x}");
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+const SUFFIX: &str = ".lock";
 /// What Linux, macOS and Windows take in one component of a path.
 const LONGEST: usize = 255 - SUFFIX.len();
 /// Windows gives these to devices, with any suffix.
 const DEVICES: [&str; 4] = ["con", "prn", "aux", "nul"];
 
-/// Whether a lock can have this name.
-///
-/// # Errors
-/// `Name`, when the file name would be too long.
-pub(super) fn check(name: &str) -> Result<()> {
+fn check(name: &str) -> Result<()> {
     // Three bytes for one is the most that escaping makes of it.
     if name.len() <= LONGEST / 3 { Ok(()) } else { escape(name).map(drop) }
 }
 
 /// The file name of a lock.
-pub(super) fn escape(name: &str) -> Result<String> {
+fn escape(name: &str) -> Result<String> {
     let mut file = String::with_capacity(name.len() + SUFFIX.len() + 8);
     escape_onto(&mut file, name)?;
     Ok(file)
 }
 
 /// Writes the file name of a lock behind what is there, such as a directory.
-pub(super) fn escape_onto(path: &mut String, name: &str) -> Result<()> {
+fn escape_onto(path: &mut String, name: &str) -> Result<()> {
     let start = path.len();
     for (place, byte) in name.bytes().enumerate() {
         match byte {
@@ -110,6 +160,23 @@ mod tests {
             assert_eq!(escape(name).unwrap(), file);
             assert_eq!(unescape(file).as_deref(), Some(name));
         }
+    }
+
+    /// Vectors of lockgate itself.
+    #[cfg(feature = "lockgate-files")]
+    #[test]
+    fn lockgate_takes_the_sha_256_of_the_name() {
+        let file = |name| {
+            let mut path = "/dir/".to_owned();
+            Names::Lockgate.file_onto(&mut path, name).unwrap();
+            path
+        };
+        assert_eq!(file("mylock"), "/dir/441b504f1f54f453e0be145fbc334aa2745fe231add3c914aa0ce2de64befca2");
+        assert_eq!(
+            file("release/myapp"),
+            "/dir/a73c4953efbe03a3d0a6394ba9cecdf4cb228be33d6dbdcc5208a35307fcac5d"
+        );
+        Names::Lockgate.check(&"x".repeat(10_000)).unwrap();
     }
 
     #[test]

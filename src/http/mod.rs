@@ -103,6 +103,9 @@ pub(crate) enum Lane {
     Wait,
 }
 
+/// Takes a piece of a body, and says whether it wants more.
+type Reader<'a> = dyn FnMut(&[u8]) -> bool + 'a;
+
 #[derive(Clone, Copy)]
 pub(crate) struct Request<'a> {
     pub(crate) method: &'static str,
@@ -228,6 +231,26 @@ impl Client {
 
     /// Sends a request and reads its answer, within the limit.
     pub(crate) fn send(&self, request: &Request<'_>, limit: Duration) -> Result<Response, Failure> {
+        self.send_to(request, limit, None)
+    }
+
+    /// The same, but the body of a 200 is handed over piece by piece as it comes, and is not in the response. When the
+    /// reader answers `false` it has had enough, which costs the connection.
+    pub(crate) fn stream(
+        &self,
+        request: &Request<'_>,
+        limit: Duration,
+        mut reader: impl FnMut(&[u8]) -> bool,
+    ) -> Result<Response, Failure> {
+        self.send_to(request, limit, Some(&mut reader))
+    }
+
+    fn send_to(
+        &self,
+        request: &Request<'_>,
+        limit: Duration,
+        reader: Option<&mut Reader<'_>>,
+    ) -> Result<Response, Failure> {
         let whole = Limit::after(&Clock::system(), limit.min(DAY));
         let uri = self.parse(request.url)?;
         // Held until the connection is back in the pool.
@@ -242,9 +265,9 @@ impl Client {
         let with_body = !request.body.is_empty() || matches!(request.method, "PUT" | "POST" | "PATCH");
         let answer = if with_body {
             // Also when it is empty: `content-length: 0`, and never chunks.
-            self.exchange(request, &uri, request.body, left)
+            self.exchange(request, &uri, request.body, left, reader)
         } else {
-            self.exchange(request, &uri, (), left)
+            self.exchange(request, &uri, (), left, reader)
         };
         match answer {
             Ok(response) => {
@@ -270,15 +293,24 @@ impl Client {
         uri: &Uri,
         body: B,
         limit: Duration,
+        reader: Option<&mut Reader<'_>>,
     ) -> Result<Response, ureq::Error> {
-        self.read(self.0.agent.run(self.message(request, uri, body, limit)?)?)
+        self.read(self.0.agent.run(self.message(request, uri, body, limit)?)?, reader)
     }
 
     #[inline(never)]
-    fn read(&self, answer: http::Response<ureq::Body>) -> Result<Response, ureq::Error> {
+    fn read(
+        &self,
+        answer: http::Response<ureq::Body>,
+        reader: Option<&mut Reader<'_>>,
+    ) -> Result<Response, ureq::Error> {
         let (head, mut body) = answer.into_parts();
         let max = self.0.settings.max_body;
         let mut kept = Vec::new();
+        if let Some(reader) = reader.filter(|_| head.status == http::StatusCode::OK) {
+            pour(&mut body.as_reader(), reader)?;
+            return Ok(Response { status: 200, headers: head.headers, body: kept, truncated: false });
+        }
         // One byte more tells whether there is more. A body that is not read to its end costs its connection.
         body.as_reader().take(max as u64 + 1).read_to_end(&mut kept)?;
         let truncated = kept.len() > max;
@@ -314,6 +346,18 @@ impl Client {
         let direct = self.0.settings.nearby || names::is_loopback(host) || names::is_link_local(host);
         Ok(if direct { config.proxy(None) } else { config }.build())
     }
+}
+
+// On its own, too: only a watch needs that stack.
+#[inline(never)]
+fn pour(pieces: &mut impl Read, reader: &mut Reader<'_>) -> Result<(), ureq::Error> {
+    let mut piece = [0; 4096];
+    while let n @ 1.. = pieces.read(&mut piece)? {
+        if !reader(&piece[..n]) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Client {

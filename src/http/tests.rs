@@ -439,3 +439,62 @@ fn certificates_that_are_none() {
         assert!(!format!("{settings:?}").contains("SECRET"));
     }
 }
+fn watch(url: &str) -> Request<'_> {
+    Request { lane: Lane::Wait, ..ask("GET", url) }
+}
+
+#[test]
+fn a_stream_is_heard_as_it_comes_and_until_the_reader_has_had_enough() {
+    let (go_on, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let server = Server::start(move |stream, _, _| {
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n";
+        stream.write_all(head.as_bytes()).unwrap();
+        // The second piece comes when the first one was heard.
+        if wait.lock().unwrap().recv_timeout(LONG).is_err() {
+            return false;
+        }
+        stream.write_all(b"3\r\ntwo\r\n0\r\n\r\n").is_ok()
+    });
+    let (client, url, mut heard) = (client(), server.url(), Vec::new());
+    let answer = client.stream(&watch(&url), LONG, |piece| {
+        heard.push(String::from_utf8(piece.to_vec()).unwrap());
+        let _ = go_on.send(());
+        true
+    });
+    let answer = answer.ok().unwrap();
+    assert_eq!(
+        (answer.status, answer.body.len(), &*heard),
+        (200, 0, &["one".to_owned(), "two".to_owned()][..])
+    );
+    // The same connection again: it was read to its end. One who has had enough leaves it.
+    for number in [0, 1] {
+        while let Ok((_, _)) = server.seen.try_recv() {}
+        let mut pieces = 0;
+        let answer = client.stream(&watch(&url), LONG, |_| {
+            pieces += 1;
+            false
+        });
+        assert!(answer.is_ok() && pieces == 1);
+        assert_eq!(server.next().0, number);
+    }
+}
+
+#[test]
+fn an_error_is_no_stream() {
+    let server = Server::always("HTTP/1.1 403 No\r\ncontent-length: 2\r\n\r\nno");
+    let url = server.url();
+    let answer = client().stream(&watch(&url), LONG, |_| panic!("it has no body to be heard"));
+    assert_eq!(answer.map(|answer| (answer.status, answer.body)).ok(), Some((403, b"no".to_vec())));
+}
+
+#[test]
+fn a_stream_without_a_word_ends_at_the_deadline() {
+    let server = Server::start(|stream, _, _| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+        hang(stream)
+    });
+    let (url, watched) = (server.url(), Stopwatch::start(&Clock::system()));
+    assert!(client().stream(&watch(&url), SHORT, |_| true).is_err());
+    assert!((SHORT..SHORT + SLACK).contains(&watched.elapsed()), "{:?}", watched.elapsed());
+}

@@ -3,7 +3,11 @@
 //! Whatever fails before there is a connection is marked, since then the request was surely not sent. Nothing else
 //! about an error says so: a deadline may pass before or after.
 
-use std::{error, fmt, io, time::Duration};
+use std::{
+    error, fmt, io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use ureq::{
     http::Uri,
@@ -100,7 +104,13 @@ impl Connector for Connect {
             run_connector: details.run_connector.clone(),
             register_shutdown: details.register_shutdown.clone(),
         };
-        self.0.connect(&details, None).map_err(unsent)
+        // With a client's certificate that the TLS library does not take, such as one of X.509 version 1, ureq panics.
+        let connected = catch_unwind(AssertUnwindSafe(|| self.0.connect(&details, None)));
+        connected
+            .unwrap_or(Err(ureq::Error::Tls(
+                "the client's certificate and key cannot be used together, or at all",
+            )))
+            .map_err(unsent)
     }
 }
 

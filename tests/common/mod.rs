@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[allow(unused_imports, reason = "each program uses a part of it")]
 pub(crate) use actor::{Actor, say};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);

@@ -22,15 +22,16 @@ type Lock interface {
 func Say(line string) { fmt.Println("@" + line) }
 
 // Usage says what follows the arguments of a program.
-const Usage = "count FILE TIMES | hold | once"
+const Usage = "count FILE TIMES | read FILE TIMES | hold | once"
 
 // Run does what the words say, each time with a new lock.
 func Run(words []string, lock func() (Lock, error)) error {
+	do := map[string]func(string) error{"count": add, "read": read}
 	switch {
-	case len(words) == 3 && words[0] == "count":
+	case len(words) == 3 && do[words[0]] != nil:
 		times, err := strconv.Atoi(words[2])
 		for ; err == nil && times > 0; times-- {
-			err = locked(lock, func() error { return add(words[1]) })
+			err = locked(lock, func() error { return do[words[0]](words[1]) })
 		}
 		return err
 	case len(words) == 1 && words[0] == "hold":
@@ -90,6 +91,28 @@ func add(path string) error {
 	}
 	time.Sleep(3 * time.Millisecond) // long enough for whoever is not kept out
 	return os.WriteFile(path, []byte(strconv.Itoa(number+1)), 0o600)
+}
+
+// read finds the same whole number in a file as long as it looks.
+func read(path string) error {
+	var first []byte
+	for range 20 {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if _, err := strconv.Atoi(string(text)); err != nil {
+			return err
+		}
+		if first == nil {
+			first = text
+		}
+		if string(first) != string(text) {
+			return fmt.Errorf("written beside a reader: %q, then %q", first, text)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return nil
 }
 
 // Main ends the program as the job ended.
