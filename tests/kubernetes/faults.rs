@@ -8,8 +8,8 @@ use std::{
 use leasehold::{ErrorKind, Guard, Locker, LostReason, Unlocked, kubernetes::Access};
 
 use crate::{
+    common::fault_server::{Act, FaultServer, Seen, answer},
     common::{LONG, SECOND, kind, ms, timed, until},
-    fault_server::{Act, FaultServer, Seen, answer},
     support::{ADMIN, CONFIG_MAPS, authority, by_hand, fresh, locker_on, look, make, server},
 };
 

@@ -5,9 +5,6 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-#[path = "../common/fault_server.rs"]
-#[allow(dead_code, reason = "each program uses a part of it")]
-mod fault_server;
 
 mod access;
 mod faults;

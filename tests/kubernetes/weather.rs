@@ -313,52 +313,44 @@ fn run_locked_try_gets_in_after_a_crash() {
 
 /// No wall clock of ours is asked, so that these do not matter: an hour apart, standing still, going back and forth.
 #[test]
-#[ignore = "needs an API server and faketime: tests/run.sh kubernetes"]
+#[ignore = "needs an API server: tests/run.sh kubernetes"]
 fn wall_clocks_do_not_matter() {
     let (object, dir) = (fresh(), Dir::new("clocks"));
     let number = dir.0.join("number");
     fs::write(&number, "0").unwrap();
-    let faketime = |time: &str, role: &str, arguments: &[&str]| {
-        let actor = Actor::command("weather::role", role, arguments);
-        // Not by its program, which starts another one.
-        let library = fs::read_dir("/usr/lib").unwrap().map(|dir| dir.unwrap().path());
-        let mut library = library.map(|dir| dir.join("faketime/libfaketime.so.1"));
-        let library = library.find(|path| path.exists()).expect("Debian: apt-get install faketime");
-        let mut command = Command::new(actor.get_program());
-        command.args(actor.get_args()).stdin(Stdio::null());
-        command.env("LD_PRELOAD", library);
-        if time == "strobe" {
-            command.env("FAKETIME_TIMESTAMP_FILE", dir.0.join("time")).env("FAKETIME_NO_CACHE", "1");
-        } else {
-            command.env("FAKETIME", time);
-        }
-        command.envs(actor.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        // What the library judges by goes on as it is.
-        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
-        Actor::run(&mut command)
+    let library = dir.0.join("wall_clock.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/wall_clock.c");
+    // The compiler that Rust links with.
+    let made = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
+    assert!(made.unwrap().success());
+    let with_clock = |time: &str, role: &str, arguments: &[&str]| {
+        let mut command = Actor::command("weather::role", role, arguments);
+        let time = if time == "strobe" { dir.0.join("time") } else { time.into() };
+        command.env("LD_PRELOAD", &library).env("LEASEHOLD_WALL_CLOCK", time);
+        Actor::run(command.stdin(Stdio::null()))
     };
     let arguments = [&*object, number.to_str().unwrap(), "25"];
-    let clocks = ["-1h", "+1h", "2026-11-21 12:00:00", "strobe"];
+    let clocks = ["-3600", "+3600", "=1795262400", "strobe"];
     let set = |time: &str| {
         fs::write(dir.0.join("new time"), time).unwrap();
         fs::rename(dir.0.join("new time"), dir.0.join("time")).unwrap();
     };
-    set("+1h");
+    set("+3600");
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let _stop = Stop(&stop);
         scope.spawn(|| {
-            for time in ["-1h", "+1h", "+0"].iter().cycle().take_while(|_| !stop.load(SeqCst)) {
+            for time in ["-3600", "+3600", "+0"].iter().cycle().take_while(|_| !stop.load(SeqCst)) {
                 set(time);
                 thread::sleep(ms(20));
             }
         });
         let mut actors: Vec<Actor> =
-            clocks.iter().cycle().take(8).map(|time| faketime(time, "count", &arguments)).collect();
+            clocks.iter().cycle().take(8).map(|time| with_clock(time, "count", &arguments)).collect();
         actors.iter_mut().for_each(Actor::ends_well);
         assert_eq!(read_number(&number), 200);
         for time in clocks {
-            let mut holder = faketime(time, "hold", &[&object, "3"]);
+            let mut holder = with_clock(time, "hold", &[&object, "3"]);
             assert_eq!(holder.hear(), "held");
             thread::sleep(5 * SECOND);
             let locker = locker_on(&object);

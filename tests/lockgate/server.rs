@@ -13,8 +13,8 @@ use std::{
 use leasehold::{Break, ErrorKind, Locker, LostReason, Unlocked, lockgate::Store};
 
 use crate::{
+    common::fault_server::{Act, FaultServer},
     common::{Actor, LONG, SECOND, kind, ms, say, timed},
-    fault_server::{Act, FaultServer},
 };
 
 const LOCK: &str = "release/myapp";
