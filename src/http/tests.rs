@@ -498,3 +498,35 @@ fn a_stream_without_a_word_ends_at_the_deadline() {
     assert!(client().stream(&watch(&url), SHORT, |_| true).is_err());
     assert!((SHORT..SHORT + SLACK).contains(&watched.elapsed()), "{:?}", watched.elapsed());
 }
+
+#[test]
+fn a_header_and_a_small_body_are_one_packet() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let (tell, told) = mpsc::channel();
+    threads::run("server", move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        for body in [2, 12_000, 40_000] {
+            let (mut text, mut piece) = (Vec::new(), vec![0; 64 * 1024]);
+            let first = stream.read(&mut piece).unwrap();
+            text.extend_from_slice(&piece[..first]);
+            let whole = text.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4 + body;
+            while text.len() < whole {
+                let n = stream.read(&mut piece).unwrap();
+                text.extend_from_slice(&piece[..n]);
+            }
+            tell.send((first, text)).unwrap();
+            stream.write_all(OK.as_bytes()).unwrap();
+        }
+    })
+    .unwrap();
+    let client = client();
+    for length in [2, 12_000, 40_000] {
+        let body: Vec<u8> = (0..length).map(|n| b'a' + u8::try_from(n % 26).unwrap()).collect();
+        let put = Request { body: &body, ..ask("PUT", &url) };
+        assert_eq!(client.send(&put, LONG).unwrap().status, 200);
+        let (first, text) = told.recv_timeout(LONG).unwrap();
+        assert!(text.ends_with(&body), "all of it, in order");
+        assert!(length > 2 || first == text.len(), "{first} of {}", text.len());
+    }
+}

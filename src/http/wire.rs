@@ -13,7 +13,7 @@ use ureq::{
     http::Uri,
     unversioned::{
         resolver::{ResolvedSocketAddrs, Resolver},
-        transport::{ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport},
+        transport::{Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport},
     },
 };
 
@@ -106,12 +106,62 @@ impl Connector for Connect {
         };
         // With a client's certificate that the TLS library does not take, such as one of X.509 version 1, ureq panics.
         let connected = catch_unwind(AssertUnwindSafe(|| self.0.connect(&details, None)));
-        connected
-            .unwrap_or(Err(ureq::Error::Tls(
-                "the client's certificate and key cannot be used together, or at all",
-            )))
-            .map_err(unsent)
+        let refused = "the client's certificate and key cannot be used together, or at all";
+        let connected = connected.unwrap_or(Err(ureq::Error::Tls(refused))).map_err(unsent)?;
+        Ok(connected.map(|inner| Whole { inner, header: Vec::new() }.boxed()))
     }
+}
+
+/// Sends a header together with the start of its body: apart, they are two packets, and wake the server twice.
+#[derive(Debug)]
+struct Whole {
+    inner: Box<dyn Transport>,
+    /// What waits for the body.
+    header: Vec<u8>,
+}
+
+impl Transport for Whole {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.inner.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        let output = self.inner.buffers().output();
+        let ahead = self.header.len();
+        if ahead == 0 {
+            let fits = |body: usize| body > 0 && body <= output.len() - amount;
+            if body_length(&output[..amount]).is_some_and(fits) {
+                self.header.extend_from_slice(&output[..amount]);
+                return Ok(());
+            }
+        } else {
+            output.copy_within(..amount, ahead);
+            output[..ahead].copy_from_slice(&self.header);
+            self.header.clear();
+        }
+        self.inner.transmit_output(ahead + amount, timeout)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        if !self.header.is_empty() {
+            self.transmit_output(0, timeout)?;
+        }
+        self.inner.await_input(timeout)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.inner.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.inner.is_tls()
+    }
+}
+
+/// The length of the body that follows a whole header, by what it says.
+fn body_length(header: &[u8]) -> Option<usize> {
+    let header = str::from_utf8(header).ok()?.strip_suffix("\r\n\r\n")?;
+    header.lines().skip(1).find_map(|line| line.strip_prefix("content-length: "))?.parse().ok()
 }
 
 /// A request without an answer. Its text never holds a URL.
