@@ -154,7 +154,6 @@ mod tests {
             "file:?names=lockgate",
             "file:a?b",
             "memory:x",
-            "kubernetes:",
             "redis:x",
         ] {
             let error = parse(wrong).unwrap_err();
