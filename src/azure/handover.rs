@@ -34,7 +34,7 @@ impl Inner {
         let blobs = Blobs::of(self, ask.name())?;
         let entry = self.entry_of(&blobs, ticket)?;
         // Whoever takes it back has to know.
-        ask.scratch::<Waiting>().adopted.clone_from(&entry);
+        ask.scratch::<Box<Waiting>>().adopted.clone_from(&entry);
         let (id, call) = (ask.id(), ask.call());
         let leased = entry.as_deref().unwrap_or(&blobs.lock);
         // Asked again after a lost answer, it is carried out again.

@@ -192,7 +192,7 @@ impl Inner {
     /// Takes back what a wait has left.
     pub(super) fn leave(&self, ask: &mut Ask) -> Result<()> {
         // Put back, since this is asked again where it fails.
-        let mut waiting = std::mem::take(ask.scratch::<Waiting>());
+        let mut waiting = std::mem::take(ask.scratch::<Box<Waiting>>());
         let left = self.take_back(ask, &mut waiting);
         *ask.scratch() = waiting;
         left

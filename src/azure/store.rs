@@ -206,7 +206,8 @@ impl Backend for Store {
     }
 
     fn try_acquire(&self, ask: &mut Ask) -> Result<Attempt> {
-        let mut waiting = std::mem::take(ask.scratch::<Waiting>());
+        // In a box: of the stack of a held lock's thread, each page that is ever touched stays.
+        let mut waiting = std::mem::take(ask.scratch::<Box<Waiting>>());
         let tried = match ask.mode() {
             Mode::Exclusive => self.0.try_exclusive(ask, &mut waiting),
             Mode::Shared => self.0.enter(ask, &mut waiting),
@@ -225,13 +226,13 @@ impl Backend for Store {
     }
 
     fn wait(&self, ask: &mut Ask) -> Result<()> {
-        let waiting = ask.scratch::<Waiting>();
+        let waiting = ask.scratch::<Box<Waiting>>();
         waiting.waits += 1;
         let (soon, asks) = (waiting.soon, waiting.asks_for_the_holder());
         if asks {
             // Best effort: who may not read waits all the same.
             let holder = self.0.holder(ask.name(), ask.call()).ok().flatten();
-            ask.scratch::<Waiting>().holder = holder;
+            ask.scratch::<Box<Waiting>>().holder = holder;
         }
         if soon {
             ask.pause_within(&SOON);
