@@ -443,7 +443,7 @@ fn a_lock_for_ever_that_is_given_up_is_released_after_an_outage() {
     server.next(1, "acquire", Act::Lose);
     server.always("acquire", Act::Drop);
     server.always("release", Act::Drop);
-    assert_eq!(kind(locker.request("x").no_expiry().timeout(ms(500)).lock()), ErrorKind::Timeout);
+    assert_eq!(kind(locker.request("x").no_expiry().timeout(3 * SECOND).lock()), ErrorKind::Timeout);
     assert!(!beside.status("x").unwrap().expires());
     thread::sleep(SECOND);
     server.heal();
