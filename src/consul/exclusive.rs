@@ -14,7 +14,6 @@ use crate::{
     Error, ErrorKind, Result,
     backend::{Ask, Attempt, Busy},
     clock::wall,
-    http::Lane,
 };
 
 /// A key changes hands between a look and a try; so often it is looked at again.
@@ -57,13 +56,7 @@ impl Inner {
                 Op::Lock { key: &key, session: &id, value: &value },
                 Op::Below { prefix: &readers },
             ];
-            session.holds = true;
-            let commit = self.agent.commit(&ops, Lane::Ordinary, call.remaining()).inspect_err(|e| {
-                session.holds = e.is_unclear();
-                session.unclear |= e.is_unclear();
-            })?;
-            session.holds = matches!(commit, Commit::Done(_));
-            match commit {
+            match self.give(session, &ops, &call)? {
                 Commit::Done(entries) => {
                     let ours = ours(&entries, &key, &id)?;
                     let gate = Gate { index: ours.index, created: ours.created, record };
@@ -81,20 +74,11 @@ impl Inner {
                     }
                     return Ok(Attempt::Busy(busy));
                 }
-                Commit::Held => {
-                    waiting.watch = seen.index.unwrap_or_default();
-                    return Ok(Attempt::Busy(Busy::default()));
+                refused => {
+                    if let Some(busy) = waiting.refused(&refused, seen) {
+                        return Ok(Attempt::Busy(busy));
+                    }
                 }
-                Commit::Delayed => {
-                    waiting.seen = Some(seen);
-                    return Ok(Attempt::Busy(waiting.delayed()));
-                }
-                Commit::NoSession => {
-                    session.left = true;
-                    waiting.session = None;
-                    waiting.seen = Some(seen);
-                }
-                Commit::Stale => {}
             }
         }
         waiting.watch = 0;

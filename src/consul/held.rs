@@ -157,13 +157,7 @@ impl Inner {
             Mode::Shared => Op::Delete { key: &from },
         });
         ops.push(Op::Lock { key: &to, session: &id, value: &value });
-        session.holds = true;
-        let commit = self.agent.commit(&ops, Lane::Ordinary, call.remaining()).inspect_err(|e| {
-            session.holds = e.is_unclear();
-            session.unclear |= e.is_unclear();
-        })?;
-        session.holds = matches!(commit, Commit::Done(_));
-        let entries = match commit {
+        let entries = match self.give(session, &ops, call)? {
             Commit::Done(entries) => entries,
             Commit::NoSession => {
                 session.left = true;

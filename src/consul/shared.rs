@@ -64,32 +64,17 @@ impl Inner {
                 ops.push(Op::Unlock { key: &lock, session: &id, value: passed_value.as_bytes() });
             }
             ops.push(Op::Lock { key: &entry, session: &id, value: &value });
-            session.holds = true;
-            let commit = self.agent.commit(&ops, Lane::Ordinary, call.remaining()).inspect_err(|e| {
-                session.holds = e.is_unclear();
-                session.unclear |= e.is_unclear();
-            })?;
-            session.holds = matches!(commit, Commit::Done(_));
-            match commit {
+            match self.give(session, &ops, &call)? {
                 Commit::Done(entries) => {
                     let ours = ours(&entries, &entry, &id)?;
                     self.know(&lock, &entries, if is_released { seen.record } else { passed });
                     return self.inside(entry, ours.index, ours.created, waiting);
                 }
-                Commit::Held => {
-                    waiting.watch = seen.index.unwrap_or_default();
-                    return Ok(Attempt::Busy(Busy::default()));
+                refused => {
+                    if let Some(busy) = waiting.refused(&refused, seen) {
+                        return Ok(Attempt::Busy(busy));
+                    }
                 }
-                Commit::Delayed => {
-                    waiting.seen = Some(seen);
-                    return Ok(Attempt::Busy(waiting.delayed()));
-                }
-                Commit::NoSession => {
-                    session.left = true;
-                    waiting.session = None;
-                    waiting.seen = Some(seen);
-                }
-                Commit::Stale => {}
             }
         }
         waiting.watch = 0;

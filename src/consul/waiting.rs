@@ -90,6 +90,29 @@ impl Seen {
 }
 
 impl Waiting {
+    /// Takes in why the lock was not given. `None`: another look may help at once.
+    pub(super) fn refused(&mut self, why: &Commit, seen: Seen) -> Option<Busy> {
+        match why {
+            Commit::Held => {
+                self.watch = seen.index.unwrap_or_default();
+                return Some(Busy::default());
+            }
+            Commit::Delayed => {
+                self.seen = Some(seen);
+                return Some(self.delayed());
+            }
+            Commit::NoSession => {
+                if let Some(session) = &mut self.session {
+                    session.left = true;
+                }
+                self.session = None;
+                self.seen = Some(seen);
+            }
+            Commit::Done(_) | Commit::Stale => {}
+        }
+        None
+    }
+
     /// A lock-delay runs: why nobody gets a lock that nobody holds.
     pub(super) fn delayed(&mut self) -> Busy {
         self.delayed = true;
@@ -101,6 +124,17 @@ impl Waiting {
 }
 
 impl Inner {
+    /// Carries out what gives a session a key, and keeps in it whether it has one, or may have one.
+    pub(super) fn give(&self, session: &mut Session, ops: &[Op<'_>], call: &Call) -> Result<Commit> {
+        session.holds = true;
+        let commit = self.agent.commit(ops, Lane::Ordinary, call.remaining()).inspect_err(|e| {
+            session.holds = e.is_unclear();
+            session.unclear |= e.is_unclear();
+        })?;
+        session.holds = matches!(commit, Commit::Done(_));
+        Ok(commit)
+    }
+
     /// A session for this wait, with two thirds of its time left or more.
     pub(super) fn ready(&self, ask: &Ask, waiting: &mut Waiting) -> Result<()> {
         let call = ask.call();
