@@ -7,6 +7,9 @@
 //! compared.
 
 #[cfg(target_os = "linux")]
+mod common;
+
+#[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
     linux::main()
 }
@@ -32,12 +35,11 @@ mod linux {
         time::{Duration, Instant},
     };
 
+    use crate::common::{Result, end, end_in_time, head, resident, row};
     use leasehold::{
         Error, Guard, Locker, Unlocked,
         azure::{Account, Acquired, Blob, Store},
     };
-
-    type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
     /// Azurite's well-known account and key, which are no secret.
     const NAME: &str = "devstoreaccount1";
@@ -64,11 +66,7 @@ mod linux {
             println!("skipped: LEASEHOLD_AZURITE does not say where Azurite is");
             return ExitCode::SUCCESS;
         };
-        thread::spawn(|| {
-            thread::sleep(AT_MOST);
-            eprintln!("still not done after {AT_MOST:?}");
-            std::process::exit(1);
-        });
+        end_in_time(AT_MOST);
         let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["--hold", held] => hold(&endpoint, held).map(|()| true),
             ref options => {
@@ -76,18 +74,11 @@ mod linux {
                 measure(&endpoint, &amount).map(|all_met| all_met || !options.contains(&"--check"))
             }
         };
-        match done {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::FAILURE,
-            Err(e) => {
-                eprintln!("{e}");
-                ExitCode::FAILURE
-            }
-        }
+        end(done)
     }
 
     fn measure(endpoint: &str, amount: &Amount) -> Result<bool> {
-        println!("{:<44} {:>11}   {:<11}", "what", "figure", "target");
+        head();
         let mut all_met = cycles(endpoint, amount)?;
         all_met &= requests(endpoint)?;
         // In a process of its own, where nothing was used and freed before.
@@ -101,15 +92,6 @@ mod linux {
         all_met &= row(&format!("RSS per lease of {} held", amount.held), kib, 1, "KiB", Some(45.0));
         all_met &= row("open connections meanwhile", connections.parse()?, 0, "", Some(16.0));
         Ok(all_met)
-    }
-
-    /// Prints one figure, and says whether it is no more than its target.
-    fn row(what: &str, figure: f64, digits: usize, unit: &str, at_most: Option<f64>) -> bool {
-        let is_met = at_most.is_none_or(|at_most| figure <= at_most);
-        let verdict = if is_met { "ok" } else { "MISSED" };
-        let target = at_most.map(|at_most| format!("<= {at_most:<8} {verdict}"));
-        println!("{what:<44} {figure:>7.digits$} {unit:<3}   {}", target.unwrap_or_default());
-        is_met
     }
 
     fn store(endpoint: &str, container: &str) -> Result<Store> {
@@ -271,15 +253,6 @@ mod linux {
         }
         println!("{} {connections}", after.saturating_sub(before) / held);
         Ok(())
-    }
-
-    /// The resident memory of this process, in bytes.
-    fn resident() -> Result<usize> {
-        let status = fs::read_to_string("/proc/self/status")?;
-        let mut lines = status.lines().filter_map(|line| line.strip_prefix("VmRSS:"));
-        let kib: usize =
-            lines.next().and_then(|rss| rss.trim().strip_suffix(" kB")).ok_or("no VmRSS")?.parse()?;
-        Ok(kib * 1024)
     }
 
     fn sockets() -> Result<usize> {

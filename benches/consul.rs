@@ -8,6 +8,9 @@
 //! the holder's unlock to just after the waiter's lock returned, on one clock, between two processes.
 
 #[cfg(target_os = "linux")]
+mod common;
+
+#[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
     linux::main()
 }
@@ -34,9 +37,8 @@ mod linux {
         time::{Duration, Instant},
     };
 
+    use crate::common::{Result, end, end_in_time, head, row};
     use leasehold::{Guard, Locker, Unlocked, consul::Builder};
-
-    type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
     const AT_MOST: Duration = Duration::from_secs(120);
 
@@ -56,11 +58,7 @@ mod linux {
             println!("skipped: LEASEHOLD_CONSUL does not say where Consul is");
             return ExitCode::SUCCESS;
         };
-        thread::spawn(|| {
-            thread::sleep(AT_MOST);
-            eprintln!("still not done after {AT_MOST:?}");
-            std::process::exit(1);
-        });
+        end_in_time(AT_MOST);
         let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["--steps", key] => steps(&address, key).map(|()| true),
             ref options => {
@@ -68,18 +66,11 @@ mod linux {
                 measure(&address, &amount).map(|all_met| all_met || !options.contains(&"--check"))
             }
         };
-        match done {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::FAILURE,
-            Err(e) => {
-                eprintln!("{e}");
-                ExitCode::FAILURE
-            }
-        }
+        end(done)
     }
 
     fn measure(address: &str, amount: &Amount) -> Result<bool> {
-        println!("{:<44} {:>11}   {:<11}", "what", "figure", "target");
+        head();
         let mut all_met = requests(address)?;
         let Ok(peers) = env::var("LEASEHOLD_PEERS") else {
             println!("no peer: LEASEHOLD_PEERS does not say where the Go programs are");
@@ -89,15 +80,6 @@ mod linux {
         all_met &= cycles(address, &program, amount)?;
         all_met &= hand_overs(address, &program, amount)?;
         Ok(all_met)
-    }
-
-    /// Prints one figure, and says whether it is no more than its target.
-    fn row(what: &str, figure: f64, digits: usize, unit: &str, at_most: Option<f64>) -> bool {
-        let is_met = at_most.is_none_or(|at_most| figure <= at_most);
-        let verdict = if is_met { "ok" } else { "MISSED" };
-        let target = at_most.map(|at_most| format!("<= {at_most:<8} {verdict}"));
-        println!("{what:<44} {figure:>7.digits$} {unit:<3}   {}", target.unwrap_or_default());
-        is_met
     }
 
     fn locker(address: &str) -> Result<Locker> {

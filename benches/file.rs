@@ -7,6 +7,9 @@
 //! Waiters are other processes: this program starts itself with `--wait` or `--hold`.
 
 #[cfg(target_os = "linux")]
+mod common;
+
+#[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
     linux::main()
 }
@@ -28,13 +31,12 @@ mod linux {
         time::Duration,
     };
 
+    use crate::common::{Result, end, end_in_time, head, resident};
     use leasehold::{Error, Guard, Locker, Unlocked};
     use rustix::{
         fs::{FlockOperation, flock},
         time::{ClockId, clock_gettime},
     };
-
-    type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
     /// The whole bench takes a third of this.
     const AT_MOST: Duration = Duration::from_secs(60);
@@ -61,14 +63,7 @@ mod linux {
                 measure(&amount).map(|all_met| all_met || !options.contains(&"--check"))
             }
         };
-        match done {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::FAILURE,
-            Err(e) => {
-                eprintln!("{e}");
-                ExitCode::FAILURE
-            }
-        }
+        end(done)
     }
 
     fn measure(amount: &Amount) -> Result<bool> {
@@ -77,24 +72,14 @@ mod linux {
         fs::create_dir_all(&dir)?;
         let dir = Dir(dir);
         let mut table = Table::default();
-        println!("{:<44} {:>11}   {:<11}", "what", "figure", "target");
+        head();
         // With one thread and with more: the kernel then counts who uses a file at each call.
         cycles(&dir.0, amount, &mut table, "", Some(Figure::Ratio(2.0)))?;
-        end_in_time()?;
+        end_in_time(AT_MOST);
         cycles(&dir.0, amount, &mut table, ", two threads", None)?;
         hand_overs(&dir.0, amount, &mut table)?;
         memory(amount, &mut table)?;
         Ok(!table.missed)
-    }
-
-    /// Whatever hangs, this ends.
-    fn end_in_time() -> Result<()> {
-        thread::Builder::new().spawn(|| {
-            pause(AT_MOST);
-            eprintln!("still not done after {AT_MOST:?}");
-            std::process::exit(1);
-        })?;
-        Ok(())
     }
 
     // One process takes a free lock, and lets it go.
@@ -276,15 +261,6 @@ mod linux {
         }
         println!("{}", after.saturating_sub(before) / HELD);
         Ok(())
-    }
-
-    /// The resident memory of this process, in bytes.
-    fn resident() -> Result<usize> {
-        let status = fs::read_to_string("/proc/self/status")?;
-        let mut lines = status.lines().filter_map(|line| line.strip_prefix("VmRSS:"));
-        let kib: usize =
-            lines.next().and_then(|rss| rss.trim().strip_suffix(" kB")).ok_or("no VmRSS")?.parse()?;
-        Ok(kib * 1024)
     }
 
     // What all of them need.

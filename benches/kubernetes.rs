@@ -8,6 +8,8 @@
 //! holder's unlock has returned to when the waiter's lock has.
 #![allow(clippy::disallowed_methods, reason = "a bench measures real time and starts real threads")]
 
+mod common;
+
 use std::{
     env,
     path::Path,
@@ -17,9 +19,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use common::{Result, end, end_in_time};
 use leasehold::{Locker, kubernetes::Access};
-
-type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 const AT_MOST: Duration = Duration::from_secs(180);
 const OBJECT: &str = "leasehold-bench";
@@ -44,21 +45,11 @@ fn main() -> ExitCode {
         println!("skipped: LEASEHOLD_KUBERNETES, .._CA and LEASEHOLD_PEERS do not say where they are");
         return ExitCode::SUCCESS;
     };
-    thread::spawn(|| {
-        thread::sleep(AT_MOST);
-        eprintln!("still not done after {AT_MOST:?}");
-        std::process::exit(1);
-    });
+    end_in_time(AT_MOST);
     let has = |option: &str| arguments.iter().any(|argument| argument == option);
     let bench = Bench { server, authority, peers };
-    match bench.measure(if has("--bench") { &FULL } else { &QUICK }) {
-        Ok(all_met) if all_met || !has("--check") => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
-        Err(e) => {
-            eprintln!("{e}");
-            ExitCode::FAILURE
-        }
-    }
+    let done = bench.measure(if has("--bench") { &FULL } else { &QUICK });
+    end(done.map(|all_met| all_met || !has("--check")))
 }
 
 struct Bench {
