@@ -17,7 +17,7 @@ use leasehold::{
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::{
-    common::{Actor, Dir, read_number, say},
+    common::{Actor, Dir, play, read_number, say},
     support::{KEY, LONG, NAME, SECOND, account, endpoint, fresh_container, kind, ms, timed},
 };
 
@@ -28,24 +28,23 @@ const TTL: Duration = Duration::from_secs(15);
 #[test]
 #[ignore = "the role of a process that other tests start"]
 fn role() {
-    let Ok(role) = env::var("LEASEHOLD_ROLE") else { return };
-    // Some roles go on until they are told to end: not beyond the test, however that ends.
-    set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
-    let arguments = env::var("LEASEHOLD_ARGUMENTS").unwrap();
-    let arguments: Vec<&str> = arguments.split('\n').collect();
-    let (locker, lock) = (Locker::open(arguments[0]).unwrap().ttl(TTL), arguments[1]);
-    match role.as_str() {
-        "count" => {
-            let [number, enough] = [2, 3].map(|i| Path::new(arguments[i]));
-            count(&locker.poll(ms(20)..=ms(200)), lock, number, enough);
+    play(|role, arguments| {
+        // Some roles go on until they are told to end: not beyond the test, however that ends.
+        set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
+        let (locker, lock) = (Locker::open(arguments[0]).unwrap().ttl(TTL), arguments[1]);
+        match role {
+            "count" => {
+                let [number, enough] = [2, 3].map(|i| Path::new(arguments[i]));
+                count(&locker.poll(ms(20)..=ms(200)), lock, number, enough);
+            }
+            "hold" => {
+                let _guard = locker.lock(lock).unwrap();
+                say("held");
+                thread::sleep(LONG);
+            }
+            other => panic!("no such role: {other}"),
         }
-        "hold" => {
-            let _guard = locker.lock(lock).unwrap();
-            say("held");
-            thread::sleep(LONG);
-        }
-        other => panic!("no such role: {other}"),
-    }
+    });
 }
 
 /// A lock that a library and we share.
@@ -111,9 +110,7 @@ impl Shared {
     /// Whether the library finds the lock free.
     #[track_caller]
     fn is_free_to_them(&self) -> bool {
-        let mut once = self.theirs(&["once"]);
-        let said = once.hear();
-        once.ends_well();
+        let said = self.theirs(&["once"]).answers();
         assert!(["free", "busy"].contains(&&*said), "{said}");
         said == "free"
     }

@@ -19,7 +19,7 @@ use leasehold::{ErrorKind, Event, Guard, Locker};
 use rustix::process::Signal;
 
 use crate::{
-    common::{Actor, Dir, now, read_number, say},
+    common::{Actor, Dir, now, play, read_number, say, watch},
     support::{LONG, NAME, SECOND, account_at, endpoint, fresh_container, ms, timed, until},
 };
 
@@ -30,17 +30,16 @@ const TTL: Duration = Duration::from_secs(15);
 #[test]
 #[ignore = "the role of a process that other tests start"]
 fn role() {
-    let Ok(role) = env::var("LEASEHOLD_ROLE") else { return };
-    let arguments = env::var("LEASEHOLD_ARGUMENTS").unwrap();
-    let arguments: Vec<&str> = arguments.split('\n').collect();
-    let locker = locker_at(arguments[0], arguments[1]);
-    match role.as_str() {
-        "count" => count(&locker.poll(ms(5)..=ms(50)), &arguments[2..]),
-        "watch" => watch(&locker),
-        "many" => many(locker, arguments[2].parse().unwrap()),
-        "secure" => secure(&locker.patience(ms(500))),
-        other => panic!("no such role: {other}"),
-    }
+    play(|role, arguments| {
+        let locker = locker_at(arguments[0], arguments[1]);
+        match role {
+            "count" => count(&locker.poll(ms(5)..=ms(50)), &arguments[2..]),
+            "watch" => watch(&locker),
+            "many" => many(locker, arguments[2].parse().unwrap()),
+            "secure" => secure(&locker.patience(ms(500))),
+            other => panic!("no such role: {other}"),
+        }
+    });
 }
 
 /// Starts a process with a role.
@@ -95,21 +94,6 @@ fn eight_processes_of_four_threads_count_exactly() {
     });
     println!("2,000 times by 8 processes of 4 threads: {took:?}");
     assert_eq!(read_number(&number), 2000);
-}
-
-/// Holds a lease and looks at it all the time; says when it last was held, and when that was over.
-fn watch(locker: &Locker) {
-    let guard = locker.lock("x").unwrap();
-    say("held");
-    let (mut last, mut before) = (0, now());
-    while guard.is_held() {
-        last = before;
-        thread::sleep(Duration::from_micros(200));
-        before = now();
-    }
-    let reason = guard.check().unwrap_err().lost_reason();
-    say(&format!("{last} {} {reason:?}", now()));
-    assert_eq!(guard.unlock().unwrap_err().kind(), ErrorKind::Lost);
 }
 
 #[test]

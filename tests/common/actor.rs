@@ -40,6 +40,14 @@ impl Actor {
         }
     }
 
+    /// The one line that it says before a good end.
+    #[track_caller]
+    pub(crate) fn answers(&mut self) -> String {
+        let said = self.hear();
+        self.ends_well();
+        said
+    }
+
     /// Waits for its end. What it still prints is dropped.
     #[track_caller]
     pub(crate) fn ends_well(&mut self) {
@@ -77,6 +85,13 @@ impl Drop for Actor {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Plays the role that another test started this process for; in a run of all tests there is none.
+pub(crate) fn play(roles: impl FnOnce(&str, &[&str])) {
+    let Ok(role) = env::var("LEASEHOLD_ROLE") else { return };
+    let arguments = env::var("LEASEHOLD_ARGUMENTS").unwrap();
+    roles(&role, &arguments.split('\n').collect::<Vec<_>>());
 }
 
 /// Says a line to the test that started this process.

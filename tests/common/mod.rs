@@ -12,7 +12,7 @@ use std::{
 };
 
 #[allow(unused_imports, reason = "each program uses a part of it")]
-pub(crate) use actor::{Actor, say};
+pub(crate) use actor::{Actor, play, say};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 /// Longer than anything takes here that goes well.
@@ -41,6 +41,22 @@ impl Drop for Dir {
 pub(crate) fn now() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     u64::try_from(now.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap()
+}
+
+/// Holds a lock and looks at it all the time; says when it last was held, and when that was over.
+#[cfg(target_os = "linux")]
+pub(crate) fn watch(locker: &leasehold::Locker) {
+    let guard = locker.lock("x").unwrap();
+    say("held");
+    let (mut last, mut before) = (0, now());
+    while guard.is_held() {
+        last = before;
+        thread::sleep(Duration::from_micros(200));
+        before = now();
+    }
+    let reason = guard.check().unwrap_err().lost_reason();
+    say(&format!("{last} {} {reason:?}", now()));
+    assert_eq!(guard.unlock().unwrap_err().kind(), leasehold::ErrorKind::Lost);
 }
 
 pub(crate) fn read_number(path: &Path) -> u64 {

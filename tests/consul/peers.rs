@@ -13,7 +13,7 @@ use std::{
 use leasehold::{ErrorKind, Locker, Mode};
 
 use crate::{
-    common::{Actor, Dir, read_number, say},
+    common::{Actor, Dir, play, read_number, say},
     support::{LONG, SECOND, TTL, address, by_hand, fresh_prefix, locker_at, ms, program, timed},
 };
 
@@ -24,22 +24,21 @@ const DELAY: Duration = Duration::from_secs(15);
 #[test]
 #[ignore = "the role of a process that other tests start"]
 fn role() {
-    let Ok(role) = env::var("LEASEHOLD_ROLE") else { return };
-    let arguments = env::var("LEASEHOLD_ARGUMENTS").unwrap();
-    let arguments: Vec<&str> = arguments.split('\n').collect();
-    let (locker, lock) = (locker_at(&address(), arguments[0]), arguments[1]);
-    match role.as_str() {
-        "count" => {
-            let [number, enough] = [2, 3].map(|i| Path::new(arguments[i]));
-            count(&locker, lock, number, enough);
+    play(|role, arguments| {
+        let (locker, lock) = (locker_at(&address(), arguments[0]), arguments[1]);
+        match role {
+            "count" => {
+                let [number, enough] = [2, 3].map(|i| Path::new(arguments[i]));
+                count(&locker, lock, number, enough);
+            }
+            "hold" => {
+                let _guard = locker.lock(lock).unwrap();
+                say("held");
+                thread::sleep(LONG);
+            }
+            other => panic!("no such role: {other}"),
         }
-        "hold" => {
-            let _guard = locker.lock(lock).unwrap();
-            say("held");
-            thread::sleep(LONG);
-        }
-        other => panic!("no such role: {other}"),
-    }
+    });
 }
 
 /// Adds to the number in a file until another file is there; says how often.

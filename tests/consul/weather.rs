@@ -2,7 +2,7 @@
 #![cfg(target_os = "linux")]
 
 use std::{
-    env, fs,
+    fs,
     path::Path,
     process::{Command, Stdio},
     sync::{
@@ -17,7 +17,7 @@ use leasehold::{Break, Error, ErrorKind, Locker, Mode, consul::Builder};
 use rustix::process::Signal;
 
 use crate::{
-    common::{Actor, Dir, now, read_number, say},
+    common::{Actor, Dir, now, play, read_number, say, watch},
     support::{
         Consul, LONG, SECOND, TTL, address, builder, field, free_port, fresh_prefix, locker_at, ms, request,
         sessions, timed, until,
@@ -28,10 +28,7 @@ use crate::{
 #[test]
 #[ignore = "the role of a process that other tests start"]
 fn role() {
-    let Ok(role) = env::var("LEASEHOLD_ROLE") else { return };
-    let arguments = env::var("LEASEHOLD_ARGUMENTS").unwrap();
-    let arguments: Vec<&str> = arguments.split('\n').collect();
-    match role.as_str() {
+    play(|role, arguments| match role {
         "count" => count(&locker_at(arguments[0], arguments[1]), &arguments[2..]),
         "watch" => watch(&locker_at(arguments[0], arguments[1])),
         "open" => open(arguments[0]),
@@ -40,7 +37,7 @@ fn role() {
             locker.lock("x").unwrap().unlock().unwrap();
         }
         other => panic!("no such role: {other}"),
-    }
+    });
 }
 
 fn start(role: &str, arguments: &[&str]) -> Actor {
@@ -177,21 +174,6 @@ fn a_program_that_ends_leaves_no_session() {
     }
     assert_eq!(sessions(&address(), &words), 0);
     drop(locker_at(&address(), &words).try_lock("x").unwrap().expect("free at once"));
-}
-
-/// Holds a lock and looks at it all the time; says when it last was held, and when that was over.
-fn watch(locker: &Locker) {
-    let guard = locker.lock("x").unwrap();
-    say("held");
-    let (mut last, mut before) = (0, now());
-    while guard.is_held() {
-        last = before;
-        thread::sleep(Duration::from_micros(200));
-        before = now();
-    }
-    let reason = guard.check().unwrap_err().lost_reason();
-    say(&format!("{last} {} {reason:?}", now()));
-    assert_eq!(guard.unlock().unwrap_err().kind(), ErrorKind::Lost);
 }
 
 #[test]

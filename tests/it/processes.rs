@@ -1,7 +1,7 @@
 //! Many processes: exact counters, killed and stopped holders.
 
 use std::{
-    env, fs,
+    fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::Path,
@@ -16,32 +16,30 @@ use leasehold::{
     backend::{Abilities, Ask, Attempt, Backend, Busy, Call, Grant, Lease, Moment},
 };
 
+use crate::common::play;
 use crate::support::{Actor, Dir, LONG, SECOND, ms};
 
 /// What this program does as the process of another test; see `support::actor`.
 #[test]
 #[ignore = "the role of a process that other tests start"]
 fn role() {
-    let Ok(role) = env::var("LEASEHOLD_ROLE") else { return };
-    let arguments = env::var("LEASEHOLD_ARGUMENTS").unwrap();
-    let arguments: Vec<&str> = arguments.split('\n').collect();
-    match role.as_str() {
+    play(|role, arguments| match role {
         "abort" => crate::loss::abort(),
         #[cfg(target_os = "linux")]
         "no-threads" => crate::faults::no_threads(),
         #[cfg(target_os = "linux")]
-        "leaks" => crate::faults::leaks(&arguments),
-        "hold" => hold(&arguments),
-        "count" => count(&arguments),
-        "watch" => watch(&arguments),
-        "adopt" => crate::handover::adopt(&arguments),
-        "try" => crate::file::try_it(&arguments),
+        "leaks" => crate::faults::leaks(arguments),
+        "hold" => hold(arguments),
+        "count" => count(arguments),
+        "watch" => watch(arguments),
+        "adopt" => crate::handover::adopt(arguments),
+        "try" => crate::file::try_it(arguments),
         #[cfg(target_os = "linux")]
-        "no-descriptors" => crate::file::no_descriptors(&arguments),
+        "no-descriptors" => crate::file::no_descriptors(arguments),
         #[cfg(target_os = "linux")]
-        "no-thread-of-ours" => crate::file::no_thread_of_ours(&arguments),
+        "no-thread-of-ours" => crate::file::no_thread_of_ours(arguments),
         other => panic!("no such role: {other}"),
-    }
+    });
 }
 
 /// Says a line to the test that started this process.

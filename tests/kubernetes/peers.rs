@@ -11,7 +11,7 @@ use std::{
 use leasehold::{Locker, Mode};
 
 use crate::{
-    common::{Actor, Dir, LONG, SECOND, ms, read_number, say, timed, until},
+    common::{Actor, Dir, LONG, SECOND, ms, play, read_number, say, timed, until},
     support::{ADMIN, CONFIG_MAPS, access, authority, by_hand, fresh, look, make, server},
 };
 
@@ -23,26 +23,25 @@ const TTL: Duration = Duration::from_secs(10);
 #[test]
 #[ignore = "the role of a process that other tests start"]
 fn role() {
-    let Ok(role) = env::var("LEASEHOLD_ROLE") else { return };
-    let arguments = env::var("LEASEHOLD_ARGUMENTS").unwrap();
-    let arguments: Vec<&str> = arguments.split('\n').collect();
-    let locker = if arguments[0].starts_with("lockgate+") {
-        Locker::open(arguments[0]).unwrap()
-    } else {
-        locker(&arguments[..3]).ttl(TTL)
-    };
-    match role.as_str() {
-        "count" => {
-            let [number, enough] = [3, 4].map(|i| Path::new(arguments[i]));
-            count(&locker, number, enough);
+    play(|role, arguments| {
+        let locker = if arguments[0].starts_with("lockgate+") {
+            Locker::open(arguments[0]).unwrap()
+        } else {
+            locker(&arguments[..3]).ttl(TTL)
+        };
+        match role {
+            "count" => {
+                let [number, enough] = [3, 4].map(|i| Path::new(arguments[i]));
+                count(&locker, number, enough);
+            }
+            "hold" => {
+                let _guard = locker.lock(LOCK).unwrap();
+                say("held");
+                thread::sleep(LONG);
+            }
+            other => panic!("no such role: {other}"),
         }
-        "hold" => {
-            let _guard = locker.lock(LOCK).unwrap();
-            say("held");
-            thread::sleep(LONG);
-        }
-        other => panic!("no such role: {other}"),
-    }
+    });
 }
 
 fn locker(object: &[&str]) -> Locker {
@@ -149,10 +148,7 @@ impl Shared {
     /// What they find when they try it.
     #[track_caller]
     fn to_them(&self, options: &[&str]) -> String {
-        let mut once = self.theirs(options, &["once"]);
-        let said = once.hear();
-        once.ends_well();
-        said
+        self.theirs(options, &["once"]).answers()
     }
 }
 

@@ -13,7 +13,7 @@ use leasehold::{ErrorKind, Locker, Unlocked, kubernetes::Access};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    common::{Actor, Dir, LONG, SECOND, ms, read_number, say, timed, until},
+    common::{Actor, Dir, LONG, SECOND, ms, play, read_number, say, timed, until},
     support::{ADMIN, authority, fresh, locker_on, make, server},
 };
 
@@ -21,31 +21,30 @@ use crate::{
 #[test]
 #[ignore = "the role of a process that other tests start"]
 fn role() {
-    let Ok(role) = env::var("LEASEHOLD_ROLE") else { return };
-    let arguments = env::var("LEASEHOLD_ARGUMENTS").unwrap();
-    let arguments: Vec<&str> = arguments.split('\n').collect();
-    if role == "storm" {
-        let locker = locker_at(arguments[0], arguments[1].into());
-        return storm(&locker, arguments[2], arguments[3].parse().unwrap());
-    }
-    let locker = locker_on(arguments[0]);
-    match role.as_str() {
-        "count" => {
-            let path = PathBuf::from(arguments[1]);
-            for _ in 0..arguments[2].parse().unwrap() {
-                let guard = locker.lock("counter").unwrap();
-                // Cut and written: whoever reads meanwhile finds no number.
-                fs::write(&path, (read_number(&path) + 1).to_string()).unwrap();
-                guard.unlock().unwrap();
+    play(|role, arguments| {
+        if role == "storm" {
+            let locker = locker_at(arguments[0], arguments[1].into());
+            return storm(&locker, arguments[2], arguments[3].parse().unwrap());
+        }
+        let locker = locker_on(arguments[0]);
+        match role {
+            "count" => {
+                let path = PathBuf::from(arguments[1]);
+                for _ in 0..arguments[2].parse().unwrap() {
+                    let guard = locker.lock("counter").unwrap();
+                    // Cut and written: whoever reads meanwhile finds no number.
+                    fs::write(&path, (read_number(&path) + 1).to_string()).unwrap();
+                    guard.unlock().unwrap();
+                }
             }
+            "hold" => {
+                let _guard = locker.ttl(arguments[1].parse::<u32>().unwrap() * SECOND).lock("x").unwrap();
+                say("held");
+                thread::sleep(LONG);
+            }
+            other => panic!("no such role: {other}"),
         }
-        "hold" => {
-            let _guard = locker.ttl(arguments[1].parse::<u32>().unwrap() * SECOND).lock("x").unwrap();
-            say("held");
-            thread::sleep(LONG);
-        }
-        other => panic!("no such role: {other}"),
-    }
+    });
 }
 
 fn start(role: &str, arguments: &[&str]) -> Actor {

@@ -9,7 +9,7 @@ use std::{
 
 use leasehold::{ErrorKind, Locker, Mode, file};
 
-use crate::common::{Actor, Dir, LONG, SECOND, kind, ms, read_number, say, timed};
+use crate::common::{Actor, Dir, LONG, SECOND, kind, ms, play, read_number, say, timed};
 
 /// The lock, and the file that lockgate makes for it.
 const LOCK: &str = "release/myapp";
@@ -19,19 +19,18 @@ const FILE: &str = "a73c4953efbe03a3d0a6394ba9cecdf4cb228be33d6dbdcc5208a35307fc
 #[test]
 #[ignore = "the role of a process that other tests start"]
 fn role() {
-    let Ok(role) = env::var("LEASEHOLD_ROLE") else { return };
-    let arguments = env::var("LEASEHOLD_ARGUMENTS").unwrap();
-    let arguments: Vec<&str> = arguments.split('\n').collect();
-    let locker = Locker::open(arguments[0]).unwrap();
-    match role.as_str() {
-        "count" => count(&locker, Path::new(arguments[1]), arguments[2].parse().unwrap()),
-        "hold" => {
-            let _guard = locker.lock(LOCK).unwrap();
-            say("held");
-            std::thread::sleep(LONG);
+    play(|role, arguments| {
+        let locker = Locker::open(arguments[0]).unwrap();
+        match role {
+            "count" => count(&locker, Path::new(arguments[1]), arguments[2].parse().unwrap()),
+            "hold" => {
+                let _guard = locker.lock(LOCK).unwrap();
+                say("held");
+                std::thread::sleep(LONG);
+            }
+            other => panic!("no such role: {other}"),
         }
-        other => panic!("no such role: {other}"),
-    }
+    });
 }
 
 /// Adds to the number in a file; every other turn looks at it beside other readers, too.
@@ -83,10 +82,7 @@ impl Both {
     /// What they find when they try it.
     #[track_caller]
     fn to_them(&self, options: &[&str]) -> String {
-        let mut once = self.theirs(options, &["once"]);
-        let said = once.hear();
-        once.ends_well();
-        said
+        self.theirs(options, &["once"]).answers()
     }
 }
 

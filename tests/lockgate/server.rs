@@ -14,7 +14,7 @@ use leasehold::{Break, ErrorKind, Locker, LostReason, Unlocked, lockgate::Store}
 
 use crate::{
     common::fault_server::{Act, FaultServer},
-    common::{Actor, LONG, SECOND, kind, ms, say, timed},
+    common::{Actor, LONG, SECOND, kind, ms, play, say, timed},
 };
 
 const LOCK: &str = "release/myapp";
@@ -23,14 +23,13 @@ const LOCK: &str = "release/myapp";
 #[test]
 #[ignore = "the role of a process that other tests start"]
 fn role() {
-    let Ok(role) = env::var("LEASEHOLD_ROLE") else { return };
-    let arguments = env::var("LEASEHOLD_ARGUMENTS").unwrap();
-    let arguments: Vec<&str> = arguments.split('\n').collect();
-    let locker = Locker::open(arguments[0]).unwrap();
-    assert_eq!(role, "hold");
-    let _guard = locker.lock(LOCK).unwrap();
-    say("held");
-    thread::sleep(LONG);
+    play(|role, arguments| {
+        let locker = Locker::open(arguments[0]).unwrap();
+        assert_eq!(role, "hold");
+        let _guard = locker.lock(LOCK).unwrap();
+        say("held");
+        thread::sleep(LONG);
+    });
 }
 
 fn program() -> Command {
@@ -71,10 +70,7 @@ impl Server {
 
     #[track_caller]
     fn to_them(&self, options: &[&str]) -> String {
-        let mut once = self.theirs(options, &["once"]);
-        let said = once.hear();
-        once.ends_well();
-        said
+        self.theirs(options, &["once"]).answers()
     }
 }
 
