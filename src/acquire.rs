@@ -1,16 +1,21 @@
 //! How a lock is waited for: the one loop over tries and waits, and all that may end it.
 
 use std::{
-    sync::{Arc, mpsc::RecvTimeoutError},
+    sync::{
+        Arc,
+        mpsc::{RecvTimeoutError, Sender},
+    },
     time::Duration,
 };
 
 use crate::{
     Error, ErrorKind, Guard, Result,
     backend::{Ask, Attempt, Busy, Grant, Moment},
+    clock::Limit,
     guard::Link,
-    keeper::{self, Answer, Command, Keeper, Slice},
+    keeper::{Answer, Command, Granted, Keeper, Recruit, Slice},
     queue::Line,
+    seek::Seek,
     settings::Order,
     term::{Start, Term},
     vigil::{Asking, SLICE, Vigil},
@@ -108,15 +113,21 @@ enum Tried {
 #[expect(clippy::large_enum_variant, reason = "lives on the stack of one call")]
 enum Asker<'a> {
     Direct(&'a Arc<Order>, Ask),
+    /// This thread, once; then the recruit.
+    Quick(Option<(Box<Seek>, Recruit)>),
     Kept(Option<Keeper>),
 }
 
 impl<'a> Asker<'a> {
     fn new(order: &'a Arc<Order>) -> Result<Self> {
         if order.is_direct() {
-            Ok(Self::Direct(order, order.ask()))
+            return Ok(Self::Direct(order, order.ask()));
+        }
+        let (recruit, seek) = (Recruit::new(order)?, Seek::new(order));
+        if order.is_quick() {
+            Ok(Self::Quick(Some((seek, recruit))))
         } else {
-            Ok(Self::Kept(Some(keeper::hire(order)?)))
+            Ok(Self::Kept(Some(recruit.ask(seek))))
         }
     }
 
@@ -136,6 +147,26 @@ impl<'a> Asker<'a> {
 
     /// One try. What the store fails with is left in the vigil too, where it can be borne.
     fn try_once(&mut self, vigil: &mut Vigil<'_>, limit: Duration) -> Result<Tried> {
+        if let Self::Quick(first) = self
+            && let Some((mut seek, recruit)) = first.take()
+        {
+            let time = vigil.stretch(Asking::Yes)?.min(limit);
+            let time = Limit::after(vigil.clock(), time);
+            let tried = match seek.try_once(time.remaining()) {
+                Ok(Ok(hold)) => {
+                    let (granted, commands) = recruit.keep(hold);
+                    return Ok(Tried::Granted(granted.guard(commands)));
+                }
+                Ok(Err(busy)) => Ok(Tried::Busy(busy)),
+                Err(error) => Err(error),
+            };
+            *self = Self::Kept(Some(recruit.ask(seek)));
+            // Out of time it was too soon to give up: a keeper may take longer.
+            if tried.is_ok() || !time.passed() {
+                vigil.answered();
+                return tried.map_err(|error| vigil.failed(error));
+            }
+        }
         let tried = match self {
             Self::Direct(order, ask) => {
                 ask.prepare(vigil.try_limit(limit));
@@ -146,15 +177,15 @@ impl<'a> Asker<'a> {
                 }
             }
             Self::Kept(keeper) => match order_keeper(keeper.as_ref(), Command::Try(limit), vigil)? {
-                Answer::Granted(term, thread) => {
+                Answer::Granted(granted) => {
                     let commands = keeper.take().expect("it answered just now").commands;
-                    let link = Link { commands, thread };
-                    Ok(Tried::Granted(Guard::new(term, Some(link))))
+                    Ok(Tried::Granted(granted.guard(commands)))
                 }
                 Answer::Busy(busy) => Ok(Tried::Busy(busy)),
                 Answer::Failed(error) => Err(error),
                 Answer::Waited(_) => Err(out_of_turn()),
             },
+            Self::Quick(_) => Err(out_of_turn()),
         };
         vigil.answered();
         tried.map_err(|error| vigil.failed(error))
@@ -175,6 +206,7 @@ impl<'a> Asker<'a> {
                         order.core.backend.wait(ask).map(|()| !ask.is_pausing())
                     }
                 }
+                Self::Quick(_) => return Err(out_of_turn()),
                 Self::Kept(keeper) => {
                     let slice = Slice { time: SLICE, pace: line.pace.clone(), quietly };
                     match order_keeper(keeper.as_ref(), Command::Wait(slice), vigil)? {
@@ -215,6 +247,13 @@ fn order_keeper(keeper: Option<&Keeper>, command: Command, vigil: &mut Vigil<'_>
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Err(died()),
         }
+    }
+}
+
+impl Granted {
+    fn guard(self, commands: Sender<Command>) -> Guard {
+        let Self { term, desk, thread } = self;
+        Guard::new(term, Some(Link { commands, desk, thread }))
     }
 }
 

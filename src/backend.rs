@@ -4,7 +4,8 @@
 //! grants is a [`Lease`], which the library renews, watches and releases.
 //!
 //! The calls of a store are made on a thread of the library's, so they may block: for no longer than
-//! [`Call::remaining`], if they can help it. Nobody who uses the lock hangs with a call that does.
+//! [`Call::remaining`], if they can help it. Nobody who uses the lock hangs with a call that does. A store that always
+//! can help it says so ([`Abilities::punctual`]), and is faster for that.
 //!
 //! # Example: `SET key id NX PX ttl` over some client
 //!
@@ -527,7 +528,18 @@ pub struct Abilities {
     pub(crate) ttls: RangeInclusive<Duration>,
     pub(crate) shared: bool,
     pub(crate) fencing: bool,
-    pub(crate) immediate: bool,
+    pub(crate) calls: Calls,
+}
+
+/// How long a call of a store can last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Calls {
+    /// For ever, perhaps.
+    Hang,
+    /// As long as it may.
+    Punctual,
+    /// No time at all.
+    Immediate,
 }
 
 impl Default for Abilities {
@@ -537,7 +549,7 @@ impl Default for Abilities {
             ttls: Duration::from_secs(1)..=Duration::from_secs(86_400),
             shared: false,
             fencing: false,
-            immediate: false,
+            calls: Calls::Hang,
         }
     }
 }
@@ -571,8 +583,18 @@ impl Abilities {
     /// No call ever blocks for longer than a local system call, and nothing expires: the calls are made on
     /// the caller's own thread, and [`Lease::renew`] is called by each `check`.
     pub fn immediate(mut self) -> Self {
-        self.immediate = true;
+        self.calls = Calls::Immediate;
         self.ttl = None;
+        self
+    }
+
+    /// No call lasts longer than its [`Call::remaining`], whatever hangs. So some are made on the thread that wants
+    /// them, which saves a switch to another and back: a release, a question, and the first try of a lock (for half a
+    /// second at most, and only while the store answers at once).
+    ///
+    /// Without it all calls are made on the library's threads, and who wants them waits for as long as he may.
+    pub fn punctual(mut self) -> Self {
+        self.calls = Calls::Punctual;
         self
     }
 }

@@ -13,8 +13,9 @@ use std::{
 
 use crate::{
     Error, ErrorKind, Event, LostReason, Result, Ticket, Unlocked,
-    backend::{Call, Lease},
+    backend::{Call, Calls, Lease},
     clock::Limit,
+    desk::Desk,
     hold::DETACH,
     keeper::Command,
     settings::Order,
@@ -44,6 +45,7 @@ pub struct Guard {
 /// The way to a guard's keeper.
 pub(crate) struct Link {
     pub(crate) commands: Sender<Command>,
+    pub(crate) desk: Arc<Desk>,
     pub(crate) thread: ThreadId,
 }
 
@@ -142,7 +144,7 @@ impl Guard {
     /// `Ok(Expiring)`.
     pub fn unlock(mut self) -> Result<Unlocked> {
         self.done = true;
-        match &self.keeper {
+        match self.keeper.take() {
             None => self.release_direct(self.watch.0.take_direct()),
             Some(keeper) => self.release_kept(keeper, self.watch.0.order.settings.release_budget),
         }
@@ -164,7 +166,7 @@ impl Guard {
     /// release budget ([`Locker::release_budget`](crate::Locker::release_budget), 5 s) besides.
     pub fn detach(mut self) -> Result<Ticket> {
         self.done = true;
-        let detached = match &self.keeper {
+        let detached = match self.keeper.take() {
             None => self.detach_direct(),
             Some(keeper) => self.detach_kept(keeper),
         };
@@ -193,7 +195,7 @@ impl Guard {
         }
     }
 
-    fn detach_kept(&self, keeper: &Link) -> Result<Ticket> {
+    fn detach_kept(&self, keeper: Link) -> Result<Ticket> {
         if keeper.is_this_thread() {
             let what = "detach inside a callback of this lock";
             return self
@@ -247,20 +249,35 @@ impl Guard {
         }
     }
 
-    /// Tells the keeper to let go, and waits for its word for so long.
-    fn release_kept(&self, keeper: &Link, budget: Duration) -> Result<Unlocked> {
+    /// Lets go, or tells the keeper to, within so long. Without any time the keeper does it in its own.
+    fn release_kept(&self, keeper: Link, budget: Duration) -> Result<Unlocked> {
         let term = &self.watch.0;
+        let (order, limit) = (&term.order, self.limit(budget));
         // The word falls first, so that nobody sees a lock held whose release is under way.
-        let was_held = term.release();
+        if !term.release() {
+            return self.ended_before();
+        }
+        let mute = || order.core.mute.store(true, Ordering::SeqCst);
+        // A lock without expiry is tried to be released for longer than anybody waits here.
+        let here = order.core.abilities.calls == Calls::Punctual && order.ttl.is_some() && !budget.is_zero();
+        if here && let Some(mut hold) = keeper.desk.take() {
+            // Wakes the keeper, which then serves somebody else.
+            drop(keeper);
+            let how = hold.release();
+            if matches!(how, Ok(Unlocked::Expiring)) && limit.remaining().is_zero() {
+                mute();
+            }
+            return how;
+        }
         let (reply, answer) = mpsc::channel();
-        if !was_held || keeper.commands.send(Command::Stop(reply)).is_err() {
+        if keeper.commands.send(Command::Stop(reply)).is_err() {
             return self.ended_before();
         }
         if keeper.is_this_thread() || budget.is_zero() {
             return Ok(Unlocked::Expiring);
         }
-        receive(&answer, &self.limit(budget)).unwrap_or_else(|| {
-            self.watch.0.order.core.mute.store(true, Ordering::SeqCst);
+        receive(&answer, &limit).unwrap_or_else(|| {
+            mute();
             Ok(Unlocked::Expiring)
         })
     }
@@ -302,7 +319,7 @@ impl Drop for Guard {
             return;
         }
         // A panic of the store's must not become an abort because this one is dropped by another panic.
-        let _ = panic::catch_unwind(panic::AssertUnwindSafe(|| match &self.keeper {
+        let _ = panic::catch_unwind(panic::AssertUnwindSafe(|| match self.keeper.take() {
             None => drop(self.release_direct(self.watch.0.take_direct())),
             Some(keeper) => {
                 let Order { core, settings, .. } = &*self.watch.0.order;

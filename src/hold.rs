@@ -1,10 +1,11 @@
-//! A keeper that has its lock: renews it in time, tells its loss, lets it go.
+//! A lock that is held: renewed in time, told as lost, let go.
 
 use std::{
+    ops::ControlFlow,
     sync::{
         Arc,
         atomic::Ordering,
-        mpsc::{Receiver, RecvError, RecvTimeoutError, Sender},
+        mpsc::{Receiver, Sender},
     },
     time::Duration,
 };
@@ -88,15 +89,39 @@ impl Hold {
         &self.term
     }
 
-    /// The life of a held lock.
-    pub(crate) fn run(mut self, inbox: &Receiver<Command>) {
-        match self.keep(inbox) {
+    /// Does what is due, and says how long nothing is; or how it ends.
+    pub(crate) fn act(&mut self, inbox: &Receiver<Command>) -> ControlFlow<End, Duration> {
+        loop {
+            match self.term.look() {
+                Look::Held => {}
+                Look::Lost => self.machine.lose(LostReason::Expired),
+                // The guard is going; its command is on the way.
+                Look::Released => return ControlFlow::Break(End::of(inbox.recv().ok())),
+            }
+            let until = match self.machine.step(self.order.core.clock.now()) {
+                Step::Wait(until) => until,
+                Step::Renew(_) => {
+                    let _ = self.renew();
+                    continue;
+                }
+                Step::Lost(_) | Step::Done => return ControlFlow::Break(End::Lost),
+            };
+            let settings = &self.order.settings;
+            if settings.has_grace() && settings.is_grace_over() {
+                return ControlFlow::Break(End::Stopped(None));
+            }
+            return ControlFlow::Continue(self.nap(until));
+        }
+    }
+
+    /// How it ends. All that holds the store goes before the last answer: who then ends the store ends it for good.
+    pub(crate) fn end(mut self: Box<Self>, end: End) {
+        match end {
             End::Lost => {
                 self.armed = false;
                 self.lost();
             }
             End::Stopped(reply) => {
-                self.armed = false;
                 let how = self.release();
                 drop(self);
                 if let Some(reply) = reply {
@@ -107,38 +132,6 @@ impl Hold {
                 let ticket = self.detach();
                 drop(self);
                 let _ = reply.send(ticket);
-            }
-        }
-    }
-
-    fn keep(&mut self, inbox: &Receiver<Command>) -> End {
-        let clock = self.order.core.clock.clone();
-        let has_grace = self.order.settings.has_grace();
-        loop {
-            match self.term.look() {
-                Look::Held => {}
-                Look::Lost => self.machine.lose(LostReason::Expired),
-                // The guard is going; its command is on the way.
-                Look::Released => return End::of(inbox.recv()),
-            }
-            let until = match self.machine.step(clock.now()) {
-                Step::Wait(until) => until,
-                Step::Renew(_) => {
-                    let _ = self.renew();
-                    continue;
-                }
-                Step::Lost(_) | Step::Done => return End::Lost,
-            };
-            if has_grace && self.order.settings.is_grace_over() {
-                return End::Stopped(None);
-            }
-            match inbox.recv_timeout(self.nap(until)) {
-                Ok(Command::Renew(reply)) => {
-                    let _ = reply.send(self.renew());
-                }
-                Ok(command) => return End::of(Ok(command)),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return End::Stopped(None),
             }
         }
     }
@@ -159,7 +152,7 @@ impl Hold {
     }
 
     /// One try of a renewal, told to all.
-    fn renew(&mut self) -> Result<()> {
+    pub(crate) fn renew(&mut self) -> Result<()> {
         let clock = &self.order.core.clock;
         let before = self.machine.valid_until();
         let error = renew(&mut self.machine, &mut self.lease, clock).err();
@@ -254,7 +247,8 @@ impl Hold {
     }
 
     /// Lets the lock go: the word first, then the store.
-    fn release(&mut self) -> Result<Unlocked> {
+    pub(crate) fn release(&mut self) -> Result<Unlocked> {
+        self.armed = false;
         let order = self.order.clone();
         let Order { core, settings, .. } = &*order;
         let left = self.machine.valid_until().saturating_since(core.clock.now());
@@ -306,7 +300,7 @@ impl Hold {
 }
 
 /// Why a keeper stops keeping.
-enum End {
+pub(crate) enum End {
     Lost,
     Stopped(Option<Sender<Result<Unlocked>>>),
     /// Its guard wants a ticket.
@@ -314,10 +308,11 @@ enum End {
 }
 
 impl End {
-    fn of(command: Result<Command, RecvError>) -> Self {
+    /// `None`: its guard has gone without a word.
+    pub(crate) fn of(command: Option<Command>) -> Self {
         match command {
-            Ok(Command::Stop(reply)) => Self::Stopped(Some(reply)),
-            Ok(Command::Detach(reply)) => Self::Detached(reply),
+            Some(Command::Stop(reply)) => Self::Stopped(Some(reply)),
+            Some(Command::Detach(reply)) => Self::Detached(reply),
             _ => Self::Stopped(None),
         }
     }

@@ -1,26 +1,34 @@
-//! The thread that makes a lock's calls to its store: it asks, renews and releases, one call at a time.
+//! The thread of a lock: it asks for it, renews and releases it, one call at a time.
 //!
 //! Whoever wants the lock steers it over a channel and waits for its answers, for as long as they like: a
 //! timeout or a shutdown is honoured while a call hangs. The end of the channel means: let it go.
+//!
+//! Where calls end in time whatever hangs ([`Abilities::punctual`](crate::backend::Abilities::punctual)), two of them
+//! are made on the user's own thread, since to switch threads costs as much as a part of a request to a near server: the
+//! first try, of a store that answers at once ([`Core::quick`](crate::settings::Core::quick)), and the release.
 
 use std::{
+    io,
     sync::{
         Arc,
         mpsc::{self, Receiver, Sender},
     },
-    thread::ThreadId,
+    thread::{self, ThreadId},
     time::Duration,
 };
 
 use crate::{
     Error, ErrorKind, Result, Ticket, Unlocked,
-    backend::{Ask, Attempt, Busy},
+    backend::Busy,
     backoff::{self, Backoff, Pace},
     clock::Limit,
-    hold::{Hold, NO_EXPIRY_RELEASE},
+    desk::Desk,
+    hold::Hold,
+    seek::Seek,
     settings::Order,
     term::Term,
-    threads, watchdog,
+    threads::{self, Reserved},
+    watchdog::{self, Leash},
 };
 
 /// What a keeper is told. `Try` and `Wait` before it has the lock, the others after that.
@@ -41,7 +49,7 @@ pub(crate) struct Slice {
 }
 
 pub(crate) enum Answer {
-    Granted(Arc<Term>, ThreadId),
+    Granted(Granted),
     Busy(Busy),
     Failed(Error),
     /// The slice is over; `true`: another try makes sense.
@@ -54,122 +62,69 @@ pub(crate) struct Keeper {
     pub(crate) answers: Receiver<Answer>,
 }
 
-/// Gets a thread for one lock, before the store is asked for it.
-///
-/// # Errors
-/// `Unavailable` when the operating system refuses a thread.
-pub(crate) fn hire(order: &Arc<Order>) -> Result<Keeper> {
-    let refused = |e: std::io::Error| {
-        let e = format!("the operating system refuses a thread: {e}");
-        Error::new(ErrorKind::Unavailable, e).not_sent()
-    };
-    let leash = watchdog::summon().map_err(refused)?;
-    let (commands, inbox) = mpsc::channel();
-    let (outbox, answers) = mpsc::channel();
-    let kept = order.clone();
-    threads::run(&order.name, move || {
-        // Not on the stack, of which each page that is ever touched stays.
-        let mut seek = Box::new(Seek { ask: kept.ask(), order: kept, unclear: false });
-        match seek.run(&inbox, &outbox, &leash) {
-            Some(hold) => {
-                // All that holds the store goes before the last answer: who then ends the store ends it for good.
-                drop(seek);
-                hold.run(&inbox);
-            }
-            None => seek.abandon(),
-        }
-    })
-    .map_err(refused)?;
-    Ok(Keeper { commands, answers })
+/// A thread for one lock, got before the store is asked for it: a refused thread loses no lock.
+pub(crate) struct Recruit {
+    thread: Reserved,
+    leash: Leash,
 }
 
-/// A keeper that has no lock yet.
-struct Seek {
-    order: Arc<Order>,
-    ask: Ask,
-    /// A try failed that was perhaps carried out.
-    unclear: bool,
-}
+impl Recruit {
+    /// # Errors
+    /// `Unavailable` when the operating system refuses a thread.
+    pub(crate) fn new(order: &Order) -> Result<Self> {
+        let refused = |e: io::Error| {
+            let e = format!("the operating system refuses a thread: {e}");
+            Error::new(ErrorKind::Unavailable, e).not_sent()
+        };
+        let leash = watchdog::summon().map_err(refused)?;
+        Ok(Self { thread: threads::reserve(&order.name).map_err(refused)?, leash })
+    }
 
-impl Seek {
-    /// Does what it is told until the lock is had (`Some`) or nobody wants it any more.
-    fn run(
-        &mut self,
-        inbox: &Receiver<Command>,
-        outbox: &Sender<Answer>,
-        leash: &watchdog::Leash,
-    ) -> Option<Hold> {
-        while let Ok(command) = inbox.recv() {
-            let answer = match command {
-                Command::Try(limit) => match self.try_once(limit) {
-                    Ok(Ok(hold)) => {
-                        leash.watch(hold.term());
-                        let me = std::thread::current().id();
-                        // Nobody there: `Hold::run` finds the channel ended, and releases.
-                        let _ = outbox.send(Answer::Granted(hold.term().clone(), me));
-                        return Some(hold);
-                    }
-                    Ok(Err(busy)) => Answer::Busy(busy),
-                    Err(error) => Answer::Failed(error),
-                },
-                Command::Wait(slice) => Answer::Waited(self.wait(slice)),
-                Command::Renew(_) | Command::Stop(_) | Command::Detach(_) => continue,
+    /// It is to ask for the lock, as it is told.
+    pub(crate) fn ask(self, mut seek: Box<Seek>) -> Keeper {
+        let Self { thread, leash } = self;
+        let (commands, inbox) = mpsc::channel();
+        let (outbox, answers) = mpsc::channel();
+        let name = seek.order.name.clone();
+        thread.run(&name, move || {
+            let Some(hold) = seek.serve(&inbox, &outbox) else {
+                return seek.abandon();
             };
-            if outbox.send(answer).is_err() {
-                break;
-            }
-        }
-        None
+            // All that holds the store goes before the last answer: who then ends the store ends it for good.
+            drop(seek);
+            let granted = Granted::new(hold, thread::current().id(), &leash);
+            let desk = granted.desk.clone();
+            // Nobody there: `Desk::keep` finds the channel ended, and releases.
+            let _ = outbox.send(Answer::Granted(granted));
+            desk.keep(&inbox);
+        });
+        Keeper { commands, answers }
     }
 
-    fn try_once(&mut self, limit: Duration) -> Result<Result<Hold, Busy>> {
-        self.ask.prepare(Limit::after(&self.order.core.clock, limit));
-        match self.order.try_once(&mut self.ask) {
-            Ok(Attempt::Granted(grant)) => {
-                self.unclear = false;
-                Hold::new(self.order.clone(), grant).map(Ok)
-            }
-            Ok(Attempt::Busy(busy)) => Ok(Err(busy)),
-            Err(error) => {
-                self.unclear |= error.is_unclear();
-                Err(error)
-            }
-        }
+    /// It is to keep a lock that this thread got.
+    pub(crate) fn keep(self, hold: Box<Hold>) -> (Granted, Sender<Command>) {
+        let Self { thread, leash } = self;
+        let (commands, inbox) = mpsc::channel();
+        let name = hold.term().order.name.clone();
+        let granted = Granted::new(hold, thread.id, &leash);
+        let desk = granted.desk.clone();
+        thread.run(&name, move || desk.keep(&inbox));
+        (granted, commands)
     }
+}
 
-    fn wait(&mut self, slice: Slice) -> Result<bool> {
-        self.ask.prepare_wait(slice.time, Some(slice.pace));
-        if slice.quietly || self.ask.is_pausing() {
-            self.ask.pause();
-        } else {
-            self.order.core.backend.wait(&mut self.ask)?;
-        }
-        Ok(!self.ask.is_pausing())
-    }
+/// A lock that a keeper has.
+pub(crate) struct Granted {
+    pub(crate) term: Arc<Term>,
+    pub(crate) desk: Arc<Desk>,
+    /// The keeper's.
+    pub(crate) thread: ThreadId,
+}
 
-    /// The asking is over without a lock: takes back what perhaps came of it.
-    fn abandon(&mut self) {
-        if !self.unclear && !self.ask.owes() {
-            return;
-        }
-        let Order { core, settings, .. } = &*self.order;
-        // What never runs out is given back for as long as it takes.
-        let forever = self.order.no_expiry && core.abilities.ttl.is_some();
-        let time = if forever { NO_EXPIRY_RELEASE } else { settings.release_budget };
-        let limit = Limit::after(&core.clock, time);
-        let name = self.order.name.clone();
-        let mut retry = Retry::new(limit);
-        while let Some(time) = retry.next() {
-            self.ask.prepare(Limit::after(&core.clock, time));
-            match core.backend.abandon(&mut self.ask) {
-                Ok(()) => return,
-                Err(e) if e.is_retryable() => {
-                    retry.heed(&e);
-                    log::debug!(target: "leasehold", "{e}");
-                }
-                Err(e) => return log::warn!(target: "leasehold", "lock {name:?}: {e}"),
-            }
-        }
+impl Granted {
+    fn new(hold: Box<Hold>, thread: ThreadId, leash: &Leash) -> Self {
+        leash.watch(hold.term());
+        Self { term: hold.term().clone(), desk: Arc::new(Desk::new(hold)), thread }
     }
 }
 

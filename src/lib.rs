@@ -121,6 +121,7 @@ mod backoff;
 mod clock;
 #[cfg(feature = "consul")]
 pub mod consul;
+mod desk;
 mod error;
 mod event;
 mod fencing;
@@ -145,6 +146,7 @@ mod percent;
 mod program;
 mod queue;
 mod request;
+mod seek;
 mod settings;
 mod signal;
 mod term;

@@ -11,7 +11,7 @@ use std::{
 use crate::{
     Break, Error, ErrorKind, Event, Guard, Holder, LockRequest, OnLost, Result, Status, Ticket, acquire,
     address,
-    backend::{Backend, Call},
+    backend::{Backend, Call, Calls},
     clock::Limit,
     guard::receive,
     settings::{Core, Order, Settings, check_name},
@@ -212,7 +212,7 @@ impl Locker {
         broken
     }
 
-    /// Asks the store on a thread that may block, and waits no longer than the question may take.
+    /// Asks the store, on a thread of its own where a call may hang, and waits no longer than the question may take.
     fn question<T: Send + 'static>(
         &self,
         name: Option<&str>,
@@ -224,7 +224,7 @@ impl Locker {
             if let Some(name) = name {
                 check_name(&*core.backend, name)?;
             }
-            if core.abilities.immediate {
+            if core.abilities.calls != Calls::Hang {
                 return f(&*core.backend, &call);
             }
             let (reply, answer) = mpsc::channel();

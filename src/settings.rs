@@ -3,13 +3,16 @@
 use std::{
     ops::RangeInclusive,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use crate::{
     Error, ErrorKind, Event, Holder, LostReason, Mode, OnLost, Result, Ticket,
-    backend::{Abilities, Ask, Attempt, Backend, Clock, Wanted},
+    backend::{Abilities, Ask, Attempt, Backend, Calls, Clock, Wanted},
     error::Seconds,
     lease::Ttl,
     queue::Queues,
@@ -26,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) queues: Queues,
     /// A release ran out of its budget and none was confirmed since: drops do not wait any more.
     pub(crate) mute: AtomicBool,
+    /// The last try was answered so soon that the next may be made on the thread that wants the lock.
+    pub(crate) quick: AtomicBool,
 }
 
 impl Core {
@@ -36,6 +41,7 @@ impl Core {
             backend: Arc::new(backend),
             queues: Queues::default(),
             mute: AtomicBool::new(false),
+            quick: AtomicBool::new(false),
         }
     }
 }
@@ -221,7 +227,12 @@ impl Order {
 
     /// Whether the store is called on the caller's own thread.
     pub(crate) fn is_direct(&self) -> bool {
-        self.core.abilities.immediate && !self.settings.has_grace()
+        self.core.abilities.calls == Calls::Immediate && !self.settings.has_grace()
+    }
+
+    /// Whether the first try is worth being made there.
+    pub(crate) fn is_quick(&self) -> bool {
+        self.core.abilities.calls == Calls::Punctual && self.core.quick.load(Ordering::Relaxed)
     }
 }
 

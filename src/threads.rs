@@ -5,82 +5,129 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Mutex, PoisonError,
-        mpsc::{self, RecvTimeoutError, Sender},
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
-    thread::{Builder, ThreadId},
+    thread::{self, Builder, ThreadId},
     time::Duration,
 };
 
 /// Five times what a TLS handshake was measured to need in a release build.
 const STACK: usize = 256 * 1024;
 /// How long a thread without work stays.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(10) };
 /// More than this many are not kept.
 const PARKED: usize = 64;
 
-type Job = Box<dyn FnOnce() + Send>;
+/// A name and what is to be done under it.
+type Job = (String, Box<dyn FnOnce() + Send>);
 
 struct Parked {
     id: ThreadId,
-    jobs: Sender<(String, Job)>,
+    jobs: Sender<Job>,
 }
 
 static PARKING: Mutex<Vec<Parked>> = Mutex::new(Vec::new());
+
+/// A thread that sleeps until it gets its job; dropped without one, it is parked again.
+pub(crate) struct Reserved {
+    /// Its own, as it says in its job.
+    pub(crate) id: ThreadId,
+    jobs: Option<Sender<Job>>,
+}
+
+/// Takes a parked thread or starts one.
+///
+/// # Errors
+/// The operating system's, when it refuses a thread.
+pub(crate) fn reserve(name: &str) -> io::Result<Reserved> {
+    // Apart, so that the parking is open again.
+    let parked = parking().pop();
+    if let Some(Parked { id, jobs }) = parked {
+        return Ok(Reserved { id, jobs: Some(jobs) });
+    }
+    let (jobs, queue) = mpsc::channel();
+    let thread = Builder::new().name(name_of(name)).stack_size(STACK);
+    let id = thread.spawn(move || serve(queue))?.thread().id();
+    Ok(Reserved { id, jobs: Some(jobs) })
+}
 
 /// Runs `job` on a parked thread or a new one.
 ///
 /// # Errors
 /// The operating system's, when it refuses a thread; the job is dropped then.
 pub(crate) fn run(name: &str, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let mut work = (format!("leasehold/{name}"), Box::new(job) as Job);
-    while let Some(parked) = parking().pop() {
-        match parked.jobs.send(work) {
-            Ok(()) => return Ok(()),
-            Err(refused) => work = refused.0,
-        }
-    }
-    let (name, job) = work;
-    // A name with a NUL is refused by std with a panic.
-    let name = name.replace('\0', "\u{fffd}");
-    let thread = Builder::new().name(name).stack_size(STACK);
-    thread.spawn(move || serve(job)).map(drop)
+    reserve(name)?.run(name, job);
+    Ok(())
 }
 
-fn serve(first: Job) {
-    let mut next = Some(first);
-    let id = std::thread::current().id();
-    while let Some(job) = next {
-        // What a job owes to others it pays in destructors; the thread itself goes on.
-        let _ = catch_unwind(AssertUnwindSafe(job));
-        let (jobs, queue) = mpsc::channel();
-        {
-            let mut parking = parking();
-            if parking.len() >= PARKED {
+impl Reserved {
+    pub(crate) fn run(mut self, name: &str, job: impl FnOnce() + Send + 'static) {
+        if let Some(jobs) = self.jobs.take() {
+            // One that is not parked does not end.
+            let _ = jobs.send((name_of(name), Box::new(job)));
+        }
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(jobs) = self.jobs.take() {
+            park(Parked { id: self.id, jobs });
+        }
+    }
+}
+
+/// A name with a NUL is refused by std with a panic.
+fn name_of(name: &str) -> String {
+    format!("leasehold/{name}").replace('\0', "\u{fffd}")
+}
+
+fn serve(mut queue: Receiver<Job>) {
+    let (id, mut named) = (thread::current().id(), thread::current().name().unwrap_or_default().to_owned());
+    loop {
+        let (name, job) = match queue.recv_timeout(IDLE) {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                let mut parking = parking();
+                let Some(place) = parking.iter().position(|parked| parked.id == id) else {
+                    // Reserved: whoever did that has a job for it, or parks it again.
+                    continue;
+                };
+                parking.remove(place);
                 return;
             }
-            parking.push(Parked { id, jobs });
-        }
-        next = match queue.recv_timeout(IDLE) {
-            Ok((name, job)) => Some(rename(&name, job)),
-            Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => {
-                parking().retain(|parked| parked.id != id);
-                // Whoever took us out of the list just before sends a job, or has sent it.
-                queue.recv().ok().map(|(name, job)| rename(&name, job))
-            }
         };
+        if name != named {
+            rename(&name);
+            named = name;
+        }
+        // What a job owes to others it pays in destructors; the thread itself goes on.
+        let _ = catch_unwind(AssertUnwindSafe(job));
+        let (jobs, next) = mpsc::channel();
+        queue = next;
+        park(Parked { id, jobs });
     }
 }
 
-fn rename(name: &str, job: Job) -> Job {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+/// One that finds no room sees the end of its queue, and ends.
+fn park(parked: Parked) {
+    let mut parking = parking();
+    if parking.len() < PARKED {
+        parking.push(parked);
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn rename(name: &str) {
     if let Ok(name) = std::ffi::CString::new(name) {
         // For those who look from outside; the kernel keeps 15 bytes.
         let _ = rustix::thread::set_name(&name);
     }
-    let _ = name;
-    job
 }
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn rename(_: &str) {}
 
 fn parking() -> std::sync::MutexGuard<'static, Vec<Parked>> {
     PARKING.lock().unwrap_or_else(PoisonError::into_inner)
@@ -89,6 +136,30 @@ fn parking() -> std::sync::MutexGuard<'static, Vec<Parked>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::{Clock, Limit};
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn one_that_is_reserved_waits_for_its_job_or_is_parked_again() {
+        let reserved = reserve("kept").unwrap();
+        let (id, (tell, told)) = (reserved.id, mpsc::channel());
+        // Longer than one without work stays.
+        assert_eq!(told.recv_timeout(5 * IDLE), Err(RecvTimeoutError::Timeout));
+        reserved.run("kept", move || tell.send(thread::current().id()).unwrap());
+        assert_eq!(told.recv_timeout(LONG), Ok(id));
+
+        let reserved = reserve("unused").unwrap();
+        let id = reserved.id;
+        let is_parked = || parking().iter().any(|parked| parked.id == id);
+        assert!(!is_parked());
+        drop(reserved);
+        let limit = Limit::after(&Clock::system(), LONG);
+        while is_parked() {
+            assert!(!limit.passed(), "without work it ends");
+            thread::yield_now();
+        }
+    }
 
     #[test]
     fn a_thread_serves_one_job_after_another_and_outlives_a_panic() {
@@ -101,7 +172,7 @@ mod tests {
                 assert!(round % 5 != 4, "a panic, on purpose");
             })
             .unwrap();
-            ids.push(told.recv_timeout(IDLE).unwrap());
+            ids.push(told.recv_timeout(LONG).unwrap());
         }
         let distinct: std::collections::HashSet<_> = ids.iter().collect();
         assert!(distinct.len() < 20, "threads are used again");
@@ -111,6 +182,6 @@ mod tests {
     fn any_name_will_do() {
         let (tell, told) = mpsc::channel();
         run("nul\0 and \u{1f512}", move || tell.send(()).unwrap()).unwrap();
-        told.recv_timeout(IDLE).unwrap();
+        told.recv_timeout(LONG).unwrap();
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     Error, ErrorKind, Guard, Holder, Result,
-    backend::Busy,
+    backend::{Busy, Clock},
     clock::{Limit, Stopwatch},
     error::Seconds,
     event::Event,
@@ -113,6 +113,10 @@ impl<'a> Vigil<'a> {
         error
     }
 
+    pub(crate) fn clock(&self) -> &Clock {
+        self.watch.clock()
+    }
+
     pub(crate) fn has_failed(&self) -> bool {
         self.error.is_some()
     }
@@ -140,6 +144,13 @@ impl<'a> Vigil<'a> {
 
     /// How long to block now at most; an error when the wait is over.
     pub(crate) fn slice(&mut self, asking: Asking) -> Result<Duration> {
+        let slice = self.stretch(asking)?;
+        let watched = !self.order.settings.signals.is_empty();
+        Ok(self.watch.clock().real(if watched { slice.min(signal::LOOK) } else { slice }))
+    }
+
+    /// How long nothing is to be done but what a signal may ask for, which can wait for so long.
+    pub(crate) fn stretch(&mut self, asking: Asking) -> Result<Duration> {
         self.begin()?;
         let waited = self.watch.elapsed();
         let mut slice = SLICE;
@@ -171,11 +182,7 @@ impl<'a> Vigil<'a> {
                 error: self.error.as_ref(),
             });
         }
-        slice = slice.min(self.tell.saturating_sub(waited));
-        if !self.order.settings.signals.is_empty() {
-            slice = slice.min(signal::LOOK);
-        }
-        Ok(self.watch.clock().real(slice))
+        Ok(slice.min(self.tell.saturating_sub(waited)))
     }
 
     pub(crate) fn acquired(&self, guard: Guard) -> Guard {

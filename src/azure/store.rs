@@ -194,7 +194,7 @@ impl Inner {
 impl Backend for Store {
     fn abilities(&self) -> Abilities {
         let ttls = Duration::from_secs(15)..=LONGEST;
-        Abilities::default().ttl(Some(Duration::from_secs(30))).ttls(ttls).shared().fencing()
+        Abilities::default().ttl(Some(Duration::from_secs(30))).ttls(ttls).shared().fencing().punctual()
     }
 
     fn clock(&self) -> Clock {

@@ -86,7 +86,7 @@ struct Pending(Option<Held>);
 
 impl Backend for Store {
     fn abilities(&self) -> Abilities {
-        Abilities::default().ttl(Some(TTL)).shared()
+        Abilities::default().ttl(Some(TTL)).shared().punctual()
     }
 
     fn try_acquire(&self, ask: &mut Ask) -> Result<Attempt> {

@@ -11,6 +11,7 @@ mod handover;
 mod lock;
 mod loss;
 mod processes;
+mod punctual;
 mod queue;
 mod readme;
 mod shutdown;
