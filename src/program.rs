@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     Error, ErrorKind, Result,
+    backoff::Pace,
     clock::{Clock, Limit},
     error::Seconds,
     threads,
@@ -46,10 +47,9 @@ pub(crate) fn run(name: &str, mut command: Command, limit: Duration) -> Result<(
     read(0, Box::new(said.expect("it is piped"))).map_err(failed)?;
     read(1, Box::new(complaint.expect("it is piped"))).map_err(failed)?;
     let limit_is = Limit::after(&Clock::system(), limit);
+    let late = || error(ErrorKind::Unavailable, format!("`{name}` did not end within {}", Seconds(limit)));
     let mut outputs = [Vec::new(), Vec::new()];
     for _ in 0..2 {
-        let late =
-            || error(ErrorKind::Unavailable, format!("`{name}` did not end within {}", Seconds(limit)));
         let (n, bytes) = told.recv_timeout(limit_is.remaining()).map_err(|e| match e {
             RecvTimeoutError::Timeout => late(),
             RecvTimeoutError::Disconnected => {
@@ -61,9 +61,18 @@ pub(crate) fn run(name: &str, mut command: Command, limit: Duration) -> Result<(
             return Err(error(ErrorKind::Config, format!("`{name}` says more than a token")));
         }
     }
-    // Both its outputs have ended, and so has it, or is about to.
-    let status = running.0.wait().map_err(failed)?;
-    Ok((status, outputs))
+    // Both its outputs have ended, and so has it, or is about to, if it did not close them itself.
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if let Some(status) = running.0.try_wait().map_err(failed)? {
+            return Ok((status, outputs));
+        }
+        if limit_is.passed() {
+            return Err(late());
+        }
+        Pace::default().sleep(&limit_is, pause);
+        pause = (2 * pause).min(Duration::from_millis(50));
+    }
 }
 
 /// Ends with its group when it is dropped, and is waited for.

@@ -53,3 +53,11 @@ fn what_is_not_there_is_said() {
     assert_eq!(why.kind(), ErrorKind::Config);
     assert!(why.to_string().ends_with("there is no `az` on the PATH"), "{why}");
 }
+
+#[test]
+fn one_that_closes_its_outputs_is_not_waited_for_longer() {
+    let start = Clock::system().now();
+    let why = run("az", shell("exec >&- 2>&-; sleep 300"), Duration::from_millis(500)).unwrap_err();
+    assert!(why.to_string().ends_with("`az` did not end within 500 ms"), "{why}");
+    assert!(Clock::system().now().saturating_since(start) < LONG);
+}
