@@ -3,7 +3,7 @@
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 #[cfg(feature = "kubeconfig")]
@@ -11,7 +11,7 @@ use super::kubeconfig::{Context, Files, Pem, Token};
 use super::{
     builder::Builder,
     object::{Place, config},
-    session::State,
+    session::Session,
     store::Store,
 };
 use crate::{Error, ErrorKind, Result, address};
@@ -38,7 +38,7 @@ pub(super) struct Inner {
     pub(super) impersonation: Vec<(&'static str, String)>,
     /// The namespace where none is named.
     pub(super) namespace: String,
-    pub(super) state: Arc<Mutex<State>>,
+    pub(super) session: Arc<Session>,
 }
 
 /// A client certificate and its key.
@@ -88,7 +88,7 @@ impl Access {
             credential: Credential::None,
             impersonation: Vec::new(),
             namespace: "default".to_owned(),
-            state: Arc::default(),
+            session: Arc::default(),
         })))
     }
 
@@ -302,7 +302,7 @@ impl Access {
         let mut inner = Arc::unwrap_or_clone(self.0);
         change(&mut inner);
         // Not of the settings any more.
-        inner.state = Arc::default();
+        inner.session = Arc::default();
         Self(Arc::new(inner))
     }
 

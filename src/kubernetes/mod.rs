@@ -65,6 +65,8 @@ mod held;
 #[cfg(feature = "kubeconfig")]
 mod kubeconfig;
 mod object;
+#[cfg(feature = "kubeconfig")]
+mod plugin;
 mod record;
 mod service;
 mod session;

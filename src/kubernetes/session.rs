@@ -1,11 +1,13 @@
 //! Requests sent as whom we are: the credential, kept and had anew, and the connections that go with it.
 
 use std::{
-    sync::{MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use super::access::{Access, Credential, Identity, read_token};
+#[cfg(feature = "kubeconfig")]
+use super::plugin::Runs;
 use crate::{
     Result,
     backend::Moment,
@@ -14,25 +16,33 @@ use crate::{
 };
 
 /// How long what was read from a file is used. The kubelet replaces a token at 80 % of its life.
-const FRESH: Duration = Duration::from_secs(10);
-/// How long a plugin may take at most.
-#[cfg(feature = "kubeconfig")]
-const PLUGIN: Duration = Duration::from_secs(30);
+pub(super) const FRESH: Duration = Duration::from_secs(10);
 /// All annotations of an object are 256 KiB, which JSON may make twice as much.
 const LARGEST: usize = 4 * 1024 * 1024;
+
+/// What all who use one access share.
+#[derive(Default)]
+pub(super) struct Session {
+    state: Mutex<State>,
+    /// A run of the plugin has ended.
+    #[cfg(feature = "kubeconfig")]
+    pub(super) told: std::sync::Condvar,
+}
 
 /// What was made of the settings, until a file is another one or a credential ends.
 #[derive(Default)]
 pub(super) struct State {
-    connection: Option<Connection>,
-    token: Option<String>,
+    pub(super) connection: Option<Connection>,
+    pub(super) token: Option<String>,
     /// What a plugin gave besides.
-    issued: Option<Identity>,
+    pub(super) issued: Option<Identity>,
     /// Until when the token counts; `None`: until it is refused.
-    until: Option<Moment>,
+    pub(super) until: Option<Moment>,
+    #[cfg(feature = "kubeconfig")]
+    pub(super) runs: Runs,
 }
 
-struct Connection {
+pub(super) struct Connection {
     client: Client,
     roots: Option<Vec<u8>>,
 }
@@ -87,7 +97,7 @@ impl Access {
     }
 
     /// Connections and the token to be sent. What cannot be had anew is used on, unless it has been refused.
-    fn prepare(&self, limit: &Limit) -> Result<(Client, Option<String>)> {
+    pub(super) fn prepare(&self, limit: &Limit) -> Result<(Client, Option<String>)> {
         let mut state = self.state();
         let now = Clock::system().now();
         match &self.0.credential {
@@ -110,30 +120,10 @@ impl Access {
                 }
             }
             #[cfg(feature = "kubeconfig")]
-            Credential::Plugin(plugin) => Self::ask(plugin, &mut state, limit)?,
+            Credential::Plugin(plugin) => state = self.ask(plugin, state, limit)?,
         }
         let _ = limit;
         Ok((self.client(&mut state)?, state.token.clone()))
-    }
-
-    /// Asks a plugin, when what it gave before is over or was refused. Who comes meanwhile waits for it: nobody has a
-    /// credential just then.
-    #[cfg(feature = "kubeconfig")]
-    fn ask(plugin: &super::exec::Plugin, state: &mut State, limit: &Limit) -> Result<()> {
-        let now = Clock::system().now();
-        let has = state.token.is_some() || state.issued.is_some();
-        if has && state.until.is_none_or(|until| now < until) {
-            return Ok(());
-        }
-        let issued = plugin.ask(PLUGIN.min(limit.remaining()), crate::clock::wall())?;
-        // It has to be good on arrival.
-        state.until = issued.life.map(|life| now + life.saturating_sub((life / 10).min(FRESH)));
-        state.token = issued.token;
-        if state.issued != issued.certificate {
-            state.connection = None;
-        }
-        state.issued = issued.certificate;
-        Ok(())
     }
 
     /// A client with the authority and the certificate of now.
@@ -152,6 +142,6 @@ impl Access {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.session.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

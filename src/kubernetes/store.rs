@@ -146,7 +146,7 @@ impl Inner {
 
 impl Backend for Store {
     fn abilities(&self) -> Abilities {
-        Abilities::default().shared().fencing()
+        Abilities::default().shared().fencing().punctual()
     }
 
     fn try_acquire(&self, ask: &mut Ask) -> Result<Attempt> {
