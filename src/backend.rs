@@ -588,9 +588,9 @@ impl Abilities {
         self
     }
 
-    /// No call lasts longer than its [`Call::remaining`], whatever hangs. So some are made on the thread that wants
-    /// them, which saves a switch to another and back: a release, a question, and the first try of a lock (for half a
-    /// second at most, and only while the store answers at once).
+    /// No call lasts longer than its [`Call::remaining`], whatever hangs, but for an eighth of that at most. So two calls
+    /// are made on the thread that wants them, which saves a switch to another and back: a release, and the first try
+    /// of a lock (for half a second at most, and only while the store answers at once).
     ///
     /// Without it all calls are made on the library's threads, and who wants them waits for as long as he may.
     pub fn punctual(mut self) -> Self {

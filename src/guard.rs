@@ -252,7 +252,7 @@ impl Guard {
     /// Lets go, or tells the keeper to, within so long. Without any time the keeper does it in its own.
     fn release_kept(&self, keeper: Link, budget: Duration) -> Result<Unlocked> {
         let term = &self.watch.0;
-        let (order, limit) = (&term.order, self.limit(budget));
+        let (order, limit) = (&*term.order, self.limit(budget));
         // The word falls first, so that nobody sees a lock held whose release is under way.
         if !term.release() {
             return self.ended_before();
@@ -263,8 +263,11 @@ impl Guard {
         if here && let Some(mut hold) = keeper.desk.take() {
             // Wakes the keeper, which then serves somebody else.
             drop(keeper);
-            let how = hold.release();
-            if matches!(how, Ok(Unlocked::Expiring)) && limit.remaining().is_zero() {
+            // The timers of sockets are coarse: Linux rounds them up by as much as an eighth.
+            let time = budget / 8 * 7;
+            let limit = self.limit(time);
+            let how = hold.release(time);
+            if matches!(how, Ok(Unlocked::Expiring)) && limit.passed() {
                 mute();
             }
             return how;

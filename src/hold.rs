@@ -122,7 +122,7 @@ impl Hold {
                 self.lost();
             }
             End::Stopped(reply) => {
-                let how = self.release();
+                let how = self.release(self.order.settings.release_budget);
                 drop(self);
                 if let Some(reply) = reply {
                     let _ = reply.send(how);
@@ -201,7 +201,7 @@ impl Hold {
             Ok(_) => Error::bare(ErrorKind::Released),
             Err(error) => error,
         };
-        self.release().and(Err(error))
+        self.release(self.order.settings.release_budget).and(Err(error))
     }
 
     /// Renews, so that there is a whole TTL to adopt the lock in.
@@ -246,8 +246,8 @@ impl Hold {
         self.order.core.queues.nudge(&self.order.name);
     }
 
-    /// Lets the lock go: the word first, then the store.
-    pub(crate) fn release(&mut self) -> Result<Unlocked> {
+    /// Lets the lock go: the word first, then the store, which is asked for so long at most.
+    pub(crate) fn release(&mut self, budget: Duration) -> Result<Unlocked> {
         self.armed = false;
         let order = self.order.clone();
         let Order { core, settings, .. } = &*order;
@@ -258,7 +258,7 @@ impl Hold {
             return Err(self.term.loss());
         }
         let limit = match self.order.ttl {
-            Some(_) => left.min(settings.release_budget),
+            Some(_) => left.min(budget),
             None => NO_EXPIRY_RELEASE,
         };
         let how = self.send_release(Limit::after(&core.clock, limit));

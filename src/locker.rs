@@ -212,7 +212,7 @@ impl Locker {
         broken
     }
 
-    /// Asks the store, on a thread of its own where a call may hang, and waits no longer than the question may take.
+    /// Asks the store on a thread that may block, and waits no longer than the question may take.
     fn question<T: Send + 'static>(
         &self,
         name: Option<&str>,
@@ -224,7 +224,7 @@ impl Locker {
             if let Some(name) = name {
                 check_name(&*core.backend, name)?;
             }
-            if core.abilities.calls != Calls::Hang {
+            if core.abilities.calls == Calls::Immediate {
                 return f(&*core.backend, &call);
             }
             let (reply, answer) = mpsc::channel();
