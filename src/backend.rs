@@ -529,6 +529,7 @@ pub struct Abilities {
     pub(crate) shared: bool,
     pub(crate) fencing: bool,
     pub(crate) calls: Calls,
+    pub(crate) conclusive: bool,
 }
 
 /// How long a call of a store can last.
@@ -550,6 +551,7 @@ impl Default for Abilities {
             shared: false,
             fencing: false,
             calls: Calls::Hang,
+            conclusive: false,
         }
     }
 }
@@ -588,13 +590,24 @@ impl Abilities {
         self
     }
 
-    /// No call lasts longer than its [`Call::remaining`], whatever hangs, but for an eighth of that at most. So two calls
-    /// are made on the thread that wants them, which saves a switch to another and back: a release, and the first try
-    /// of a lock (for half a second at most, and only while the store answers at once).
+    /// No call lasts longer than its [`Call::remaining`], whatever hangs, but for an eighth of that at most. So a
+    /// release is made on the thread that unlocks, which saves a switch to another and back.
     ///
     /// Without it all calls are made on the library's threads, and who wants them waits for as long as he may.
     pub fn punctual(mut self) -> Self {
         self.calls = Calls::Punctual;
+        self
+    }
+
+    /// A try that was given up can do nothing any more, however late it arrives, once [`Backend::abandon`] has returned
+    /// or a later try of the same ask was granted. So the first try may be made on the thread that wants the lock, in a
+    /// [punctual](Self::punctual) store, while that answers at once: it is given up after half a second, and made again
+    /// on a thread of the library's.
+    ///
+    /// Without it a try is waited for there from the start, for longer than anybody may want the lock: to take back what
+    /// it brings.
+    pub fn conclusive(mut self) -> Self {
+        self.conclusive = true;
         self
     }
 }

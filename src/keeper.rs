@@ -3,9 +3,8 @@
 //! Whoever wants the lock steers it over a channel and waits for its answers, for as long as they like: a
 //! timeout or a shutdown is honoured while a call hangs. The end of the channel means: let it go.
 //!
-//! Where calls end in time whatever hangs ([`Abilities::punctual`](crate::backend::Abilities::punctual)), two of them
-//! are made on the user's own thread, since to switch threads costs as much as a part of a request to a near server: the
-//! first try, of a store that answers at once ([`Core::quick`](crate::settings::Core::quick)), and the release.
+//! To switch threads costs as much as a part of a request to a near server. So two calls are made on the user's own
+//! thread where they can do no harm there: the release, and the first try ([`Abilities`](crate::backend::Abilities)).
 
 use std::{
     io,

@@ -29,7 +29,7 @@ pub(crate) struct Core {
     pub(crate) queues: Queues,
     /// A release ran out of its budget and none was confirmed since: drops do not wait any more.
     pub(crate) mute: AtomicBool,
-    /// The last try was answered so soon that the next may be made on the thread that wants the lock.
+    /// The last try was answered so soon that the next one can be expected to be.
     pub(crate) quick: AtomicBool,
 }
 
@@ -232,7 +232,8 @@ impl Order {
 
     /// Whether the first try is worth being made there.
     pub(crate) fn is_quick(&self) -> bool {
-        self.core.abilities.calls == Calls::Punctual && self.core.quick.load(Ordering::Relaxed)
+        let Abilities { calls, conclusive, .. } = self.core.abilities;
+        calls == Calls::Punctual && conclusive && self.core.quick.load(Ordering::Relaxed)
     }
 }
 

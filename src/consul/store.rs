@@ -102,7 +102,13 @@ impl Store {
 impl Backend for Store {
     fn abilities(&self) -> Abilities {
         let ttls = Duration::from_secs(10)..=Duration::from_secs(86_400);
-        Abilities::default().ttl(Some(Duration::from_secs(30))).ttls(ttls).shared().fencing().punctual()
+        Abilities::default()
+            .ttl(Some(Duration::from_secs(30)))
+            .ttls(ttls)
+            .shared()
+            .fencing()
+            .punctual()
+            .conclusive()
     }
 
     fn check_name(&self, name: &str) -> Result<()> {

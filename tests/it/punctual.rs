@@ -1,5 +1,5 @@
-//! Stores whose calls end in time whatever hangs: the first try and the release are made on the user's own thread,
-//! and nothing else is different.
+//! Stores whose calls end in time whatever hangs, and whose late tries do no harm: the first try and the release are
+//! made on the user's own thread, and nothing else is different.
 
 use std::{
     sync::{Arc, Condvar, Mutex, mpsc},
@@ -95,7 +95,7 @@ impl Backend for Store {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities::default().ttls(ms(200)..=SECOND * 60).punctual()
+        Abilities::default().ttls(ms(200)..=SECOND * 60).punctual().conclusive()
     }
 }
 
