@@ -1,39 +1,16 @@
 //! `examples/fencing.rs`, as users run it: a holder that was too late, and what it writes to.
 #![allow(clippy::disallowed_methods, reason = "those are for the library; a test runs other processes")]
 
-use std::{
-    env, fs,
-    io::{BufRead, BufReader, Read, Write},
-    path::Path,
-    process::{Child, Command, Stdio},
-};
+#[path = "common/example.rs"]
+mod example;
 
-/// The example, which `cargo test` builds beside the tests.
-fn program() -> Command {
-    let test = env::current_exe().unwrap();
-    let name = format!("fencing{}", env::consts::EXE_SUFFIX);
-    let path = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);
-    assert!(path.exists(), "{} is missing: `cargo build --examples` makes it", path.display());
-    Command::new(path)
-}
+use std::{env, fs, process::Child};
+
+use example::goes_on;
 
 /// One that holds the lock; gives its token.
 fn holder(address: &str, resource: &str, value: &str) -> (Child, u64) {
-    let mut command = program();
-    command.args([address, resource, value]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut line = String::new();
-    BufReader::with_capacity(1, child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    let token = line.trim_start_matches("holds the lock with token ").split(';').next().unwrap().parse();
-    (child, token.unwrap())
-}
-
-/// Lets it write: its exit code, and what it says.
-fn goes_on(mut child: Child) -> (Option<i32>, String) {
-    child.stdin.take().unwrap().write_all(b"\n").unwrap();
-    let mut said = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-    (child.wait().unwrap().code(), said)
+    example::fencing(example::example("fencing").args([address, resource, value]))
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! `examples/locks.rs`, as users run it.
 #![allow(clippy::disallowed_methods, reason = "those are for the library; a test runs other processes")]
 
+#[path = "common/example.rs"]
+mod example;
+
 use std::{
     env, fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -34,13 +37,8 @@ impl Drop for Dir {
     }
 }
 
-/// The example, which `cargo test` builds beside the tests.
 fn program() -> Command {
-    let test = env::current_exe().unwrap();
-    let name = format!("locks{}", env::consts::EXE_SUFFIX);
-    let path = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);
-    assert!(path.exists(), "{} is missing: `cargo build --examples` makes it", path.display());
-    Command::new(path)
+    example::example("locks")
 }
 
 /// Its exit code, and what it prints to stdout and stderr.

@@ -2,10 +2,13 @@
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods, reason = "those are for the library; a test waits for other processes")]
 
+#[path = "common/example.rs"]
+mod example;
+
 use std::{
     env, fs,
     io::{BufRead, BufReader, Read, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
         atomic::{AtomicU32, Ordering},
@@ -15,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use example::example;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Far more than anything here takes.
@@ -22,14 +26,6 @@ const LONG: Duration = Duration::from_secs(30);
 
 /// What keeps a lock until its stdin is closed.
 const KEEP: [&str; 3] = ["sh", "-c", "echo ready; cat > /dev/null"];
-
-/// The binary of an example, which `cargo test` builds beside the tests.
-fn example(name: &str) -> PathBuf {
-    let test = env::current_exe().unwrap();
-    let path = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);
-    assert!(path.exists(), "{} is missing: `cargo build --examples` makes it", path.display());
-    path
-}
 
 /// A directory of one test.
 struct Dir(PathBuf);
@@ -49,7 +45,7 @@ impl Dir {
 
     /// `run_locked [OPTIONS] file:DIR/locks NAME COMMAND`.
     fn run_locked(&self, options: &[&str], name: &str, command: &[&str]) -> Process {
-        let mut line = Command::new(example("run_locked"));
+        let mut line = example("run_locked");
         let address = format!("file:{}", self.path("locks").display());
         line.args(options).args([&address, name]).args(command).current_dir(&self.0);
         Process::start(&mut line)
@@ -372,7 +368,7 @@ mod refuses {
     use super::*;
 
     fn run(args: &[&str]) -> End {
-        Process::start(Command::new(example("run_locked")).args(args)).end()
+        Process::start(example("run_locked").args(args)).end()
     }
 
     #[test]
@@ -425,11 +421,11 @@ mod refuses {
         use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
         let odd = OsStr::from_bytes(b"\xff");
         for args in [[odd, "n".as_ref(), "true".as_ref()], ["memory:".as_ref(), odd, "true".as_ref()]] {
-            let end = Process::start(Command::new(example("run_locked")).args(args)).end();
+            let end = Process::start(example("run_locked").args(args)).end();
             assert_eq!(end.code, 64, "{end:?}");
             assert!(end.err.contains("UTF-8"), "{end:?}");
         }
-        let mut echo = Command::new(example("run_locked"));
+        let mut echo = example("run_locked");
         assert_eq!(Process::start(echo.args(["memory:", "n", "test", "-n"]).arg(odd)).end().code, 0);
     }
 
@@ -551,7 +547,7 @@ mod signals {
         let dir = Dir::new();
         let nohup = format!(
             "trap '' HUP; exec '{}' file:locks n sh -c 'kill -HUP $PPID; kill -HUP $$; echo alive'",
-            example("run_locked").display()
+            example("run_locked").get_program().display()
         );
         let end = Process::start(Command::new("sh").args(["-c", &nohup]).current_dir(&dir.0)).end();
         assert_eq!((end.code, end.out.as_str()), (0, "alive"), "{end:?}");
@@ -611,7 +607,7 @@ mod loss {
 
     #[test]
     fn a_lock_that_ran_out_while_we_slept_ends_the_command() {
-        let mut line = Command::new(example("run_locked"));
+        let mut line = example("run_locked");
         let script = shell("trap '' TERM; echo $$; exec sleep 1000");
         let mut running = Process::start(line.args(["--ttl", "0.5", "memory:", "n"]).args(script));
         let pid = running.out.next();
@@ -677,7 +673,7 @@ mod terminal {
     fn on_terminal(dir: &Dir, script: &str) -> Process {
         fs::write(
             dir.path("script"),
-            script.replace("run_locked", &example("run_locked").display().to_string()),
+            script.replace("run_locked", &example("run_locked").get_program().display().to_string()),
         )
         .unwrap();
         let mut script = Command::new("script");
@@ -748,7 +744,7 @@ mod others {
         let dir = Dir::new();
         let mut holder = Process::start(Command::new("flock").arg(dir.path("generated.lock")).args(KEEP));
         holder.out.until("ready");
-        let start = || Process::start(Command::new(example("build_rs")).env("OUT_DIR", &dir.0));
+        let start = || Process::start(example("build_rs").env("OUT_DIR", &dir.0));
         let mut scripts = [start(), start()];
         for script in &mut scripts {
             script.err.until("waiting");
@@ -763,7 +759,7 @@ mod others {
     }
 
     fn migration(args: &[&str]) -> Process {
-        Process::start(Command::new(example("migration")).args(args))
+        Process::start(example("migration").args(args))
     }
 
     #[test]

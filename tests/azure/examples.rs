@@ -1,27 +1,17 @@
 //! The example programs, as users run them, on Azurite.
 
-use std::{
-    env,
-    io::{BufRead, BufReader, Read, Write},
-    path::Path,
-    process::{Child, Command, Stdio},
-};
+use std::process::{Child, Command};
 
 use leasehold::{Break, Locker};
 
-use crate::support::{KEY, NAME, SAS, SECOND, account, by_hand, endpoint, fresh_container};
+use crate::{
+    common::example::{self, goes_on},
+    support::{KEY, NAME, SAS, SECOND, account, by_hand, endpoint, fresh_container},
+};
 
-/// An example with Azurite's account, which `cargo build --examples` builds beside the tests.
+/// An example with Azurite's account.
 fn example(name: &str) -> Command {
-    let test = env::current_exe().unwrap();
-    let name = format!("{name}{}", env::consts::EXE_SUFFIX);
-    let path = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);
-    assert!(
-        path.exists(),
-        "{} is missing: `cargo build --features azure --examples` makes it",
-        path.display()
-    );
-    let mut command = Command::new(path);
+    let mut command = example::example(name);
     command.env_remove("AZURE_STORAGE_CONNECTION_STRING");
     command.env("AZURE_STORAGE_ACCOUNT", NAME).env("AZURE_STORAGE_KEY", KEY);
     command
@@ -91,21 +81,7 @@ fn locks_tells_who_has_what_and_breaks_it() {
 
 /// One that holds the lock; gives its token.
 fn fencing(container: &str, resource: &str, value: &str) -> (Child, u64) {
-    let mut command = example("fencing");
-    command.args([&address(container), resource, value]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut line = String::new();
-    BufReader::with_capacity(1, child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    let token = line.trim_start_matches("holds the lock with token ").split(';').next().unwrap().parse();
-    (child, token.unwrap())
-}
-
-/// Lets it write: its exit code, and what it says.
-fn goes_on(mut child: Child) -> (Option<i32>, String) {
-    child.stdin.take().unwrap().write_all(b"\n").unwrap();
-    let mut said = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-    (child.wait().unwrap().code(), said)
+    example::fencing(example("fencing").args([&address(container), resource, value]))
 }
 
 #[test]

@@ -2,7 +2,9 @@
 #![allow(dead_code, unused_imports, reason = "each program uses a part of it")]
 
 mod actor;
+pub(crate) mod example;
 pub(crate) mod fault_server;
+pub(crate) mod promises;
 
 use std::{
     env, fs,

@@ -14,10 +14,9 @@ use std::{
 };
 
 use leasehold::{Break, Error, ErrorKind, Locker, Mode, consul::Builder};
-use rustix::process::Signal;
 
 use crate::{
-    common::{Actor, Dir, now, play, read_number, say, watch},
+    common::{Actor, Dir, now, play, promises::a_stopped_holder_finds_it_lost, read_number, say, watch},
     support::{
         Consul, LONG, SECOND, TTL, address, builder, field, free_port, fresh_prefix, locker_at, ms, request,
         sessions, timed, until,
@@ -180,23 +179,9 @@ fn a_program_that_ends_leaves_no_session() {
 #[ignore = "needs Consul: tests/run.sh consul"]
 fn a_stopped_holder_finds_its_lock_lost_before_its_code_can_act_on_it() {
     let prefix = fresh_prefix();
-    let mut holder = start("watch", &[&address(), &prefix]);
-    assert_eq!(holder.hear(), "held");
-    let locker = locker_at(&address(), &prefix);
-    holder.signal(Signal::STOP);
-    let next = locker.request("x").timeout(LONG).lock().unwrap();
-    let taken = now();
-    let woken = now();
-    holder.signal(Signal::CONT);
-    let said = holder.hear();
-    let [held_at, lost_at, reason] = said.split(' ').collect::<Vec<_>>()[..] else { panic!("{said}") };
-    assert!(held_at.parse::<u64>().unwrap() < taken, "it said held beside the next holder");
-    let late = Duration::from_nanos(lost_at.parse::<u64>().unwrap() - woken);
-    assert!(late < SECOND, "{late:?}");
-    assert_eq!(reason, "Some(Expired)");
-    holder.ends_well();
-    next.renew().expect("its late release freed nobody else's lock");
-    assert!(locker_at(&address(), &prefix).try_lock("x").unwrap().is_none());
+    let holder = start("watch", &[&address(), &prefix]);
+    let [locker, beside] = [(); 2].map(|()| locker_at(&address(), &prefix));
+    a_stopped_holder_finds_it_lost(holder, &locker, &beside);
 }
 
 #[test]

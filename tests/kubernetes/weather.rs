@@ -4,16 +4,20 @@ use std::{
     env, fs,
     path::PathBuf,
     process::{Command, Stdio},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
-use leasehold::{ErrorKind, Locker, Unlocked, kubernetes::Access};
+use leasehold::{Locker, kubernetes::Access};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    common::{Actor, Dir, LONG, SECOND, ms, play, read_number, say, timed, until},
+    common::{
+        Actor, Dir, LONG, SECOND, example, ms, play,
+        promises::{Stop, under_load},
+        read_number, say, timed, until,
+    },
     support::{ADMIN, authority, fresh, locker_on, make, server},
 };
 
@@ -117,64 +121,13 @@ impl Drop for Cluster {
     }
 }
 
-/// Ends threads also when the test fails.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, SeqCst);
-    }
-}
-
 #[test]
 #[ignore = "needs an API server: tests/run.sh kubernetes"]
 fn servers_die_and_stand_still_under_load_and_all_go_on() {
-    const THREADS: usize = 6;
     let mut cluster = Cluster::start("cluster");
     let kept = cluster.locker().request("kept").ttl(60 * SECOND).lock().unwrap();
-    let lockers: Vec<Locker> = (0..THREADS / 2).map(|_| cluster.locker().ttl(5 * SECOND)).collect();
-    let (stop, inside) = (AtomicBool::new(false), AtomicBool::new(false));
-    let (number, lost) = (AtomicU64::new(0), AtomicU64::new(0));
-    let added = [const { AtomicU64::new(0) }; THREADS];
-    let last_token = AtomicU64::new(0);
-    let add = |locker: &Locker, added: &AtomicU64| {
-        while !stop.load(SeqCst) {
-            let guard = locker.lock("counter").unwrap();
-            assert!(!inside.swap(true, SeqCst), "two held it at once");
-            let token = guard.fencing_token().unwrap();
-            assert!(last_token.swap(token, SeqCst) < token, "tokens grow");
-            number.fetch_add(1, SeqCst);
-            thread::sleep(ms(2));
-            inside.store(false, SeqCst);
-            assert!(guard.is_held(), "it was held for less than its TTL");
-            match guard.unlock() {
-                Ok(Unlocked::Confirmed) => {}
-                Ok(_) => drop(lost.fetch_add(1, SeqCst)),
-                Err(e) => {
-                    assert_eq!(e.kind(), ErrorKind::Lost, "{e}");
-                    lost.fetch_add(1, SeqCst);
-                }
-            }
-            added.fetch_add(1, SeqCst);
-        }
-    };
-    thread::scope(|scope| {
-        let _stop = Stop(&stop);
-        let threads: Vec<_> = added
-            .iter()
-            .enumerate()
-            .map(|(i, added)| {
-                let (add, locker) = (&add, &lockers[i % lockers.len()]);
-                scope.spawn(move || add(locker, added))
-            })
-            .collect();
-        let all_go_on = |times: u64| {
-            let before: Vec<u64> = added.iter().map(|n| n.load(SeqCst)).collect();
-            until("all threads", || {
-                assert!(threads.iter().all(|thread| !thread.is_finished()), "a thread failed");
-                added.iter().zip(&before).all(|(n, before)| n.load(SeqCst) >= before + times)
-            });
-        };
+    let lockers: Vec<Locker> = (0..3).map(|_| cluster.locker().ttl(5 * SECOND)).collect();
+    under_load(&lockers, |all_go_on| {
         all_go_on(10);
         for _ in 0..2 {
             cluster.dies();
@@ -193,9 +146,6 @@ fn servers_die_and_stand_still_under_load_and_all_go_on() {
         println!("all went on {took:?} after etcd stood still for 5 s");
     });
     kept.renew().unwrap();
-    let added: u64 = added.iter().map(|n| n.load(SeqCst)).sum();
-    println!("{added} times, {lost:?} releases unanswered or too late");
-    assert_eq!(number.load(SeqCst), added);
 }
 
 /// Locks and unlocks a name of its own; says how long each took, in microseconds.
@@ -285,11 +235,10 @@ fn run_locked_try_gets_in_after_a_crash() {
     );
     fs::write(&config, text).unwrap();
     let run_locked = || {
-        let program = env::current_exe().unwrap().parent().unwrap().join("../examples/run_locked");
-        let mut command = Command::new(program);
+        let mut command = example::example("run_locked");
         command.env("KUBECONFIG", &config).env_remove("KUBERNETES_SERVICE_HOST");
         command.args(["--try", &format!("kubernetes:configmaps/{object}"), "x", "--", "true"]);
-        command.status().expect("`cargo build --examples` makes it").code()
+        command.status().unwrap().code()
     };
     assert_eq!(run_locked(), Some(0));
     let mut holder = start("hold", &[&object, "3"]);
