@@ -3,7 +3,10 @@
 //!
 //! The tests and the fuzz target of the machine make up the histories.
 
-use super::*;
+use std::time::Duration;
+
+use super::{Lease, Outcome, State, Step, Ttl};
+use crate::{LostReason, clock::Moment};
 
 /// What befalls one renewal, or the time between two.
 #[derive(Clone, Debug)]

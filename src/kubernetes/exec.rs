@@ -74,7 +74,7 @@ impl Plugin {
 }
 
 /// An `ExecCredential`; `None` for anything else.
-fn read(said: &[u8], api_version: &str, now: SystemTime) -> Option<Issued> {
+pub(super) fn read(said: &[u8], api_version: &str, now: SystemTime) -> Option<Issued> {
     let said: Value = serde_json::from_slice(said).ok()?;
     let is = |field: &str, value: &str| said.get(field).and_then(Value::as_str) == Some(value);
     if !is("kind", "ExecCredential") || !is("apiVersion", api_version) {
