@@ -117,5 +117,8 @@ pub fn lease(data: &[u8]) {
             }
         })
         .collect();
-    play(ttl, born_late, &events, f64::from(*roll) / 256.0);
+    // What is over is seen at an event.
+    if !events.is_empty() {
+        play(ttl, born_late, &events, f64::from(*roll) / 256.0);
+    }
 }
