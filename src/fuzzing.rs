@@ -2,6 +2,7 @@
 //!
 //! It is there with `--cfg fuzzing` only, which `cargo fuzz` sets. Inputs are text where that is possible, with the
 //! fields of what has several on a line each, so that people can write seeds and read what was found.
+#![allow(dead_code, reason = "not every store needs each helper")]
 
 use std::{fmt, time::Duration};
 

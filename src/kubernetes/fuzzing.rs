@@ -1,6 +1,6 @@
 //! See [`crate::fuzzing`].
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -134,7 +134,7 @@ pub fn kubernetes_kubeconfig(data: &[u8]) {
 
     let Some(text) = with_secrets(data) else { return };
     let mut files = super::kubeconfig::Files::default();
-    if let Err(error) = files.add(Path::new("config"), &text) {
+    if let Err(error) = files.add(std::path::Path::new("config"), &text) {
         return keeps_secrets(error);
     }
     if let Ok(context) = files.context(None) {
