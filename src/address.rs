@@ -120,6 +120,20 @@ fn file(rest: &str) -> Result<Address<'_>> {
     }
 }
 
+/// Whether it is an address, as far as that is known without the environment.
+#[cfg(fuzzing)]
+pub(crate) fn check(address: &str) -> Result<()> {
+    match parse(address)? {
+        #[cfg(feature = "azure")]
+        Address::Azure(rest) => crate::azure::check_address(rest),
+        #[cfg(feature = "consul")]
+        Address::Consul(rest) => crate::consul::check_address(rest),
+        #[cfg(feature = "kubernetes")]
+        Address::Kubernetes(rest) => crate::kubernetes::check_address(rest),
+        _ => Ok(()),
+    }
+}
+
 /// What is set in the environment to something.
 #[cfg(any(feature = "azure", feature = "consul", feature = "kubernetes"))]
 #[expect(clippy::disallowed_methods, reason = "the one place")]

@@ -92,7 +92,7 @@ impl Lease {
         self.valid_until
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn state(&self) -> State {
         self.state
     }
@@ -194,6 +194,9 @@ impl Lease {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+#[path = "lease_model.rs"]
+pub(crate) mod model;
 #[cfg(test)]
 #[path = "lease_tests.rs"]
 mod tests;

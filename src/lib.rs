@@ -127,6 +127,9 @@ mod event;
 mod fencing;
 #[cfg(feature = "file")]
 pub mod file;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod hold;
 mod holder;

@@ -2,7 +2,7 @@
 # Runs every test, and closes with one line: N passed, N failed.
 #
 #   tests/run.sh            all
-#   tests/run.sh NAME...    some: unit api examples azure consul kubernetes peers users doc
+#   tests/run.sh NAME...    some: unit fuzz api examples azure consul kubernetes peers users doc
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -152,10 +152,15 @@ run() { # run CARGO-TEST-ARGUMENT...
 
 # Tests that are not run by a plain `cargo test` are run here.
 all=(-- --include-ignored)
-for part in "${@:-unit api examples azure consul kubernetes peers users doc}"; do
+for part in "${@:-unit fuzz api examples azure consul kubernetes peers users doc}"; do
     for name in $part; do
         case $name in
             unit) run --lib --features azure,consul,kubeconfig,lockgate,lockgate-files "${all[@]}" ;;
+            fuzz)
+                # The seeds alone, by any compiler; built apart, since `--cfg fuzzing` is another build of everything.
+                RUSTFLAGS="${RUSTFLAGS:-} --cfg fuzzing" run --manifest-path fuzz/Cargo.toml --no-default-features \
+                    --target-dir "${CARGO_TARGET_DIR:-target}/fuzzing"
+                ;;
             api) run --test it "${all[@]}" ;;
             examples)
                 # `cargo test` of one test alone does not build the programs that it runs.
@@ -192,7 +197,7 @@ for part in "${@:-unit api examples azure consul kubernetes peers users doc}"; d
                 run --package user-programs "${all[@]}"
                 ;;
             doc) run --doc --features azure,consul,kubeconfig,lockgate,lockgate-files "${all[@]}" ;;
-            *) echo "tests/run.sh: no such part: $name (unit api examples azure consul kubernetes peers users doc)" >&2; exit 1 ;;
+            *) echo "tests/run.sh: no such part: $name (unit fuzz api examples azure consul kubernetes peers users doc)" >&2; exit 1 ;;
         esac
     done
 done

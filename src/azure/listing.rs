@@ -24,6 +24,10 @@ pub(super) struct Page {
     pub(super) next: Option<String>,
 }
 
+/// Elements that are nested deeper are no listing's, whose own are seven deep at most. What an end of one costs grows
+/// with it.
+const DEEPEST: usize = 32;
+
 /// Reads a page; `None` when it is cut off, or something else.
 pub(super) fn page(body: &[u8]) -> Option<Page> {
     let text = str::from_utf8(body).ok()?;
@@ -36,6 +40,7 @@ pub(super) fn page(body: &[u8]) -> Option<Page> {
     let mut metadata = Vec::new();
     loop {
         match reader.read_event().ok()? {
+            Event::Start(_) if path.len() >= DEEPEST => return None,
             Event::Start(tag) => {
                 path.push(tag.name().into_inner().to_owned());
                 inside.clear();
@@ -108,6 +113,16 @@ mod tests {
             }
         }
         assert_eq!(page(b"<html><body>log in</body></html>"), None);
+    }
+
+    #[test]
+    fn a_page_with_bottomless_elements_is_none() {
+        let nested = |depth| {
+            let (start, end) = ("<a>".repeat(depth), "</a>".repeat(depth));
+            page(format!("<EnumerationResults>{start}{end}</EnumerationResults>").as_bytes())
+        };
+        assert_eq!(nested(DEEPEST - 1), Some(Page::default()));
+        assert_eq!((nested(DEEPEST), nested(1_000_000)), (None, None));
     }
 
     proptest! {

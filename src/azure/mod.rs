@@ -65,6 +65,8 @@ mod credential;
 mod entra;
 mod environment;
 mod fence;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod handover;
 mod json;
 mod listing;
@@ -82,6 +84,8 @@ mod tokens;
 mod writer;
 
 pub use account::{Account, Builder};
+#[cfg(fuzzing)]
+pub(crate) use address::check as check_address;
 pub(crate) use address::open;
 pub use blob::{Acquired, Blob};
 pub use peers::Names;

@@ -53,10 +53,12 @@ pub(super) fn understand(answer: &Response, secret: &str) -> Result<Fetched, NoT
     let error = text("error");
     let said = text("error_description").or_else(|| text("message"));
     let sent = [secret, &encoded(secret)];
-    let shown = |text: &str| {
+    let hidden = |text: &str| {
         let hide = |text: String, secret: &&str| text.replace(*secret, "..");
-        first_line(&sent.iter().filter(|secret| !secret.is_empty()).fold(text.to_owned(), hide))
+        sent.iter().filter(|secret| !secret.is_empty()).fold(text.to_owned(), hide)
     };
+    // Before its end can be cut off, and again without the marks that stood in it.
+    let shown = |text: &str| hidden(&first_line(&hidden(text)));
     let why = match (error, said) {
         (Some(error), Some(said)) => format!(" {}: {}", shown(error), shown(said)),
         (Some(error), None) => format!(" {}", shown(error)),

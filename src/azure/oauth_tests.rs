@@ -49,6 +49,12 @@ fn what_a_refusal_means() {
         (400, &aadsts("invalid_scope"), ErrorKind::Config, "invalid_scope"),
         (503, &aadsts("temporarily_unavailable"), ErrorKind::Unavailable, "status 503"),
         (400, &aadsts("temporarily_unavailable"), ErrorKind::Unavailable, "status 400"),
+        (
+            401,
+            "{\"error\":\"invalid_client\",\"message\":\"hun\\u0007ter2\\u202e.\"}",
+            ErrorKind::Denied,
+            "client: ..",
+        ),
         (429, "", ErrorKind::Unavailable, "status 429"),
         (500, "oops", ErrorKind::Unavailable, "status 500"),
         (400, app, ErrorKind::Denied, "status 400: No User Assigned"),

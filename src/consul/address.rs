@@ -54,6 +54,11 @@ fn config(what: &str) -> Error {
     Error::new(ErrorKind::Config, what)
 }
 
+#[cfg(fuzzing)]
+pub(crate) fn check(rest: &str) -> Result<()> {
+    parse(rest).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -51,6 +51,8 @@ mod agent;
 mod answer;
 mod builder;
 mod exclusive;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod held;
 mod key;
 mod record;
@@ -60,6 +62,8 @@ mod store;
 mod terms;
 mod waiting;
 
+#[cfg(fuzzing)]
+pub(crate) use address::check as check_address;
 pub(crate) use address::open;
 pub use builder::{Behavior, Builder};
 pub use store::Store;

@@ -102,7 +102,11 @@ fn time(text: &str) -> Option<SystemTime> {
         ("Z" | "z", "") => 0,
         (sign @ ("+" | "-"), zone) => {
             let (hours, minutes) = zone.split_once(':')?;
-            let offset = hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60;
+            let two = |text: &str, end: i64| {
+                let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+                text.parse::<i64>().ok().filter(|number| digits && *number < end)
+            };
+            let offset = two(hours, 24)? * 3600 + two(minutes, 60)? * 60;
             if sign == "+" { offset } else { -offset }
         }
         _ => return None,
@@ -194,6 +198,11 @@ mod tests {
             "2026-1-121T01:07:00Z",
             "2026-11-21T01:07:00+2",
             "é026-11-21T01:07:00Z",
+            "2026-11-21T01:07:00+2562047788015216:00",
+            "2026-11-21T01:07:00+00:153722867280912931",
+            "2026-11-21T01:07:00--9:00",
+            "2026-11-21T01:07:00+24:00",
+            "2026-11-21T01:07:00+02:60",
         ] {
             assert_eq!(time(wrong), None, "{wrong}");
         }

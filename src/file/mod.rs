@@ -21,6 +21,8 @@
 //!   `lockgate-files`).
 
 mod disk;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod identity;
 mod name;
 mod others;

@@ -125,12 +125,16 @@ pub(crate) struct Response {
 }
 
 impl Response {
-    #[cfg(test)]
-    pub(crate) fn of(status: u16, headers: &[(&'static str, &str)], body: &str) -> Self {
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn of(
+        status: u16,
+        headers: &[(&'static str, &str)],
+        body: &(impl AsRef<[u8]> + ?Sized),
+    ) -> Self {
         let headers = headers.iter().map(|(name, value)| {
             (http::HeaderName::from_static(name), http::HeaderValue::from_str(value).unwrap())
         });
-        Self { status, headers: headers.collect(), body: body.into(), truncated: false }
+        Self { status, headers: headers.collect(), body: body.as_ref().to_vec(), truncated: false }
     }
 
     /// A header, by its name in any case.

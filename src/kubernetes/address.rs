@@ -58,6 +58,11 @@ fn parse(rest: &str) -> Result<Parts<'_>> {
     Ok(Parts { namespace, resource, name, create })
 }
 
+#[cfg(fuzzing)]
+pub(crate) fn check(rest: &str) -> Result<()> {
+    parse(rest).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

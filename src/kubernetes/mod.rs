@@ -61,6 +61,8 @@ mod builder;
 mod decision;
 #[cfg(feature = "kubeconfig")]
 mod exec;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod held;
 #[cfg(feature = "kubeconfig")]
 mod kubeconfig;
@@ -74,6 +76,8 @@ mod store;
 mod watch;
 
 pub use access::Access;
+#[cfg(fuzzing)]
+pub(crate) use address::check as check_address;
 pub(crate) use address::open;
 pub use builder::Builder;
 pub use store::Store;

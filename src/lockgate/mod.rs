@@ -25,6 +25,8 @@
 //!
 //! Protocol: the sources of werf/lockgate, `http_backend_handler.go`, of v0.1.1 and of 2024.
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod protocol;
 mod store;
 
