@@ -5,6 +5,7 @@
 //! an order of its own ([`shared_key`](super::shared_key)). Whatever else the metadata holds is written back.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write,
     time::{Duration, SystemTime},
 };
@@ -23,7 +24,7 @@ const LONGEST_WORDS: usize = 300;
 
 /// The metadata of one blob, by name. Names are compared in any case, and come in small letters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Metadata(Vec<(String, String)>);
+pub(super) struct Metadata(BTreeMap<String, String>);
 
 impl Metadata {
     /// That of the blob whose properties were asked for.
@@ -108,14 +109,11 @@ impl Metadata {
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| &**value)
+        self.0.get(name).map(|value| &**value)
     }
 
     fn set(&mut self, name: &str, value: String) {
-        match self.0.iter_mut().find(|(n, _)| n == name) {
-            Some((_, old)) => *old = value,
-            None => self.0.push((name.to_owned(), value)),
-        }
+        self.0.insert(name.to_owned(), value);
     }
 }
 
@@ -131,8 +129,8 @@ mod tests {
         let mut all = Metadata::from_pairs(pairs.into_iter());
         assert_eq!(all.token().unwrap(), Some(7));
         all.set_token(9);
-        assert_eq!(all.headers().len(), 2);
-        assert_eq!(all.headers()[0], ("x-ms-meta-owner".to_owned(), "x y".to_owned()));
+        let headers = [("x-ms-meta-leaseholdtoken", "9"), ("x-ms-meta-owner", "x y")];
+        assert_eq!(all.headers(), headers.map(|(n, v)| (n.to_owned(), v.to_owned())));
         assert_eq!((all.token().unwrap(), all.holder()), (Some(9), None));
         all.set(TOKEN, "nine".to_owned());
         assert_eq!(all.token().unwrap_err().kind(), ErrorKind::Foreign);
