@@ -31,6 +31,8 @@ impl Desk {
     }
 
     /// A keeper's life with its lock: until that ends, or its guard has taken it.
+    // Off the stack while the lock is asked for, of which each page that is ever touched stays.
+    #[inline(never)]
     pub(crate) fn keep(&self, inbox: &Receiver<Command>) {
         while let Some(mut hold) = self.take() {
             let nap = match hold.act(inbox) {

@@ -47,6 +47,8 @@ impl Hold {
     ///
     /// # Errors
     /// `Unavailable` when it ran out before that: ask again.
+    // Off the stack while the lock is asked for.
+    #[inline(never)]
     pub(crate) fn new(order: Arc<Order>, grant: Grant) -> Result<Self> {
         let Grant { mut lease, since, token, id, ttl } = grant;
         let clock = &order.core.clock;

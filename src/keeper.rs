@@ -83,7 +83,8 @@ impl Recruit {
     pub(crate) fn ask(self, mut seek: Box<Seek>) -> Keeper {
         let Self { thread, leash } = self;
         let (commands, inbox) = mpsc::channel();
-        let (outbox, answers) = mpsc::channel();
+        // One command, one answer: room for more would cost each lock some KiB.
+        let (outbox, answers) = mpsc::sync_channel(1);
         let name = seek.order.name.clone();
         thread.run(&name, move || {
             let Some(hold) = seek.serve(&inbox, &outbox) else {
@@ -95,6 +96,7 @@ impl Recruit {
             let desk = granted.desk.clone();
             // Nobody there: `Desk::keep` finds the channel ended, and releases.
             let _ = outbox.send(Answer::Granted(granted));
+            drop(outbox);
             desk.keep(&inbox);
         });
         Keeper { commands, answers }
@@ -121,6 +123,8 @@ pub(crate) struct Granted {
 }
 
 impl Granted {
+    // Off the stack while the lock is asked for.
+    #[inline(never)]
     fn new(hold: Box<Hold>, thread: ThreadId, leash: &Leash) -> Self {
         leash.watch(hold.term());
         Self { term: hold.term().clone(), desk: Arc::new(Desk::new(hold)), thread }

@@ -4,7 +4,7 @@ use std::{
     sync::{
         Arc,
         atomic::Ordering,
-        mpsc::{Receiver, Sender},
+        mpsc::{Receiver, SyncSender},
     },
     time::Duration,
 };
@@ -36,7 +36,11 @@ impl Seek {
     }
 
     /// Does what it is told until the lock is had (`Some`) or nobody wants it any more.
-    pub(crate) fn serve(&mut self, inbox: &Receiver<Command>, outbox: &Sender<Answer>) -> Option<Box<Hold>> {
+    pub(crate) fn serve(
+        &mut self,
+        inbox: &Receiver<Command>,
+        outbox: &SyncSender<Answer>,
+    ) -> Option<Box<Hold>> {
         while let Ok(command) = inbox.recv() {
             let answer = match command {
                 Command::Try(limit) => match self.try_once(limit) {
@@ -85,6 +89,8 @@ impl Seek {
     }
 
     /// The asking is over without a lock: takes back what perhaps came of it.
+    // Off the stack while the lock is asked for.
+    #[inline(never)]
     pub(crate) fn abandon(&mut self) {
         if !self.unclear && !self.ask.owes() {
             return;

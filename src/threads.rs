@@ -5,7 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Mutex, PoisonError,
-        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+        mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
     },
     thread::{self, Builder, ThreadId},
     time::Duration,
@@ -23,7 +23,8 @@ type Job = (String, Box<dyn FnOnce() + Send>);
 
 struct Parked {
     id: ThreadId,
-    jobs: Sender<Job>,
+    /// Of one job: room for more would cost each thread 2 KiB.
+    jobs: SyncSender<Job>,
 }
 
 static PARKING: Mutex<Vec<Parked>> = Mutex::new(Vec::new());
@@ -32,7 +33,7 @@ static PARKING: Mutex<Vec<Parked>> = Mutex::new(Vec::new());
 pub(crate) struct Reserved {
     /// Its own, as it says in its job.
     pub(crate) id: ThreadId,
-    jobs: Option<Sender<Job>>,
+    jobs: Option<SyncSender<Job>>,
 }
 
 /// Takes a parked thread or starts one.
@@ -45,7 +46,7 @@ pub(crate) fn reserve(name: &str) -> io::Result<Reserved> {
     if let Some(Parked { id, jobs }) = parked {
         return Ok(Reserved { id, jobs: Some(jobs) });
     }
-    let (jobs, queue) = mpsc::channel();
+    let (jobs, queue) = mpsc::sync_channel(1);
     let thread = Builder::new().name(name_of(name)).stack_size(STACK);
     let id = thread.spawn(move || serve(queue))?.thread().id();
     Ok(Reserved { id, jobs: Some(jobs) })
@@ -98,13 +99,15 @@ fn serve(mut queue: Receiver<Job>) {
                 return;
             }
         };
+        // Nothing comes by it any more, and a thread may have its job for long.
+        drop(queue);
         if name != named {
             rename(&name);
             named = name;
         }
         // What a job owes to others it pays in destructors; the thread itself goes on.
         let _ = catch_unwind(AssertUnwindSafe(job));
-        let (jobs, next) = mpsc::channel();
+        let (jobs, next) = mpsc::sync_channel(1);
         queue = next;
         park(Parked { id, jobs });
     }
