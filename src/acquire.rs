@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        mpsc::{RecvTimeoutError, Sender},
+        mpsc::{RecvTimeoutError, SyncSender},
     },
     time::Duration,
 };
@@ -251,7 +251,7 @@ fn order_keeper(keeper: Option<&Keeper>, command: Command, vigil: &mut Vigil<'_>
 }
 
 impl Granted {
-    fn guard(self, commands: Sender<Command>) -> Guard {
+    fn guard(self, commands: SyncSender<Command>) -> Guard {
         let Self { term, desk, thread } = self;
         Guard::new(term, Some(Link { commands, desk, thread }))
     }

@@ -5,7 +5,7 @@ use std::{
     sync::{
         Arc,
         atomic::Ordering,
-        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+        mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError},
     },
     thread::ThreadId,
     time::Duration,
@@ -44,7 +44,7 @@ pub struct Guard {
 
 /// The way to a guard's keeper.
 pub(crate) struct Link {
-    pub(crate) commands: Sender<Command>,
+    pub(crate) commands: SyncSender<Command>,
     pub(crate) desk: Arc<Desk>,
     pub(crate) thread: ThreadId,
 }
@@ -124,9 +124,9 @@ impl Guard {
             return Err(self.error(ErrorKind::Unsupported, "renew inside a callback of this lock"));
         }
         let (reply, answer) = mpsc::channel();
-        let sent = keeper.commands.send(Command::Renew(reply));
+        let told = keeper.tell(Command::Renew(reply));
         let limit = self.valid_for().unwrap_or(Duration::from_secs(10));
-        match sent.ok().and_then(|()| receive(&answer, &self.limit(limit))) {
+        match told.then(|| receive(&answer, &self.limit(limit))).flatten() {
             Some(answer) => answer,
             None => self
                 .check_held()
@@ -204,7 +204,7 @@ impl Guard {
         }
         let limit = self.valid_for().map_or(DETACH, |left| left.min(DETACH));
         let (reply, answer) = mpsc::channel();
-        if keeper.commands.send(Command::Detach(reply)).is_err() {
+        if !keeper.tell(Command::Detach(reply)) {
             return Err(self.over());
         }
         let limit = limit + self.watch.0.order.settings.release_budget;
@@ -273,7 +273,7 @@ impl Guard {
             return how;
         }
         let (reply, answer) = mpsc::channel();
-        if keeper.commands.send(Command::Stop(reply)).is_err() {
+        if !keeper.tell(Command::Stop(reply)) {
             return self.ended_before();
         }
         if keeper.is_this_thread() || budget.is_zero() {
@@ -311,6 +311,11 @@ impl Guard {
 }
 
 impl Link {
+    /// `false` when the keeper is gone. One that is told too much at once leaves a command without an answer.
+    fn tell(&self, command: Command) -> bool {
+        !matches!(self.commands.try_send(command), Err(TrySendError::Disconnected(_)))
+    }
+
     fn is_this_thread(&self) -> bool {
         std::thread::current().id() == self.thread
     }

@@ -10,7 +10,7 @@ use std::{
     io,
     sync::{
         Arc,
-        mpsc::{self, Receiver, Sender},
+        mpsc::{self, Receiver, Sender, SyncSender},
     },
     thread::{self, ThreadId},
     time::Duration,
@@ -29,6 +29,9 @@ use crate::{
     threads::{self, Reserved},
     watchdog::{self, Leash},
 };
+
+/// As many commands wait for a keeper that is in a call: renewals by hand, on several threads.
+const COMMANDS: usize = 8;
 
 /// What a keeper is told. `Try` and `Wait` before it has the lock, the others after that.
 pub(crate) enum Command {
@@ -57,7 +60,7 @@ pub(crate) enum Answer {
 
 /// The other end of a keeper's channel. Dropping it lets the lock go, or ends the asking.
 pub(crate) struct Keeper {
-    pub(crate) commands: Sender<Command>,
+    pub(crate) commands: SyncSender<Command>,
     pub(crate) answers: Receiver<Answer>,
 }
 
@@ -82,7 +85,7 @@ impl Recruit {
     /// It is to ask for the lock, as it is told.
     pub(crate) fn ask(self, mut seek: Box<Seek>) -> Keeper {
         let Self { thread, leash } = self;
-        let (commands, inbox) = mpsc::channel();
+        let (commands, inbox) = mpsc::sync_channel(COMMANDS);
         // One command, one answer: room for more would cost each lock some KiB.
         let (outbox, answers) = mpsc::sync_channel(1);
         let name = seek.order.name.clone();
@@ -103,9 +106,9 @@ impl Recruit {
     }
 
     /// It is to keep a lock that this thread got.
-    pub(crate) fn keep(self, hold: Box<Hold>) -> (Granted, Sender<Command>) {
+    pub(crate) fn keep(self, hold: Box<Hold>) -> (Granted, SyncSender<Command>) {
         let Self { thread, leash } = self;
-        let (commands, inbox) = mpsc::channel();
+        let (commands, inbox) = mpsc::sync_channel(COMMANDS);
         let name = hold.term().order.name.clone();
         let granted = Granted::new(hold, thread.id, &leash);
         let desk = granted.desk.clone();

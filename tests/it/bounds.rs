@@ -125,3 +125,24 @@ fn renew_ends_with_the_validity() {
     assert!(took < ms(700) + SLACK, "{took:?}");
     store.hang(false);
 }
+
+#[test]
+fn many_renewals_at_once_on_a_store_that_hangs() {
+    let store = memory::Store::new();
+    let locker = Locker::new(store.clone()).ttl(2 * SECOND).release_budget(ms(500));
+    let guard = locker.lock("x").unwrap();
+    store.hang(true);
+    let ((), took) = timed(|| {
+        thread::scope(|scope| {
+            for _ in 0..20 {
+                scope.spawn(|| guard.renew().unwrap_err());
+            }
+        });
+    });
+    assert!(took < 2 * SECOND + SLACK, "{took:?}");
+    let (unlocked, took) = timed(|| kind(guard.unlock()));
+    assert_eq!(unlocked, ErrorKind::Lost);
+    assert!(took < SLACK, "{took:?}");
+    store.hang(false);
+    until("it is free", || locker.try_lock("x").unwrap().is_some());
+}
