@@ -125,6 +125,8 @@ mod desk;
 mod error;
 mod event;
 mod fencing;
+#[cfg(any(feature = "consul", feature = "kubernetes"))]
+mod fields;
 #[cfg(feature = "file")]
 pub mod file;
 #[cfg(fuzzing)]

@@ -7,9 +7,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::{Holder, clock::rfc3339};
+use crate::{Holder, clock::rfc3339, fields::Fields};
 
 const WORDS: &str = "holder";
 const HOST: &str = "host";
@@ -20,15 +20,12 @@ const RELEASED: &str = "lockReleaseTime";
 const LONGEST: usize = 100;
 
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Record(Map<String, Value>);
+pub(super) struct Record(Fields);
 
 impl Record {
     /// What is in a value; of one that is no JSON object, nothing: each holder writes its own.
     pub(super) fn read(value: &[u8]) -> Self {
-        match serde_json::from_slice(value) {
-            Ok(Value::Object(fields)) => Self(fields),
-            _ => Self::default(),
-        }
+        Self(Fields::parse(value).unwrap_or_default())
     }
 
     /// The value of a lock that this holder has from now on.
@@ -37,51 +34,47 @@ impl Record {
         for ours in [HOST, PID, RELEASED] {
             fields.remove(ours);
         }
-        fields.insert(WORDS.to_owned(), holder.words().into());
+        fields.set(WORDS, holder.words());
         if let (Some(host), Some(pid)) = (holder.host(), holder.pid()) {
-            fields.insert(HOST.to_owned(), host.into());
-            fields.insert(PID.to_owned(), pid.into());
+            fields.set(HOST, host);
+            fields.set(PID, pid);
         }
-        fields.insert(ACQUIRED.to_owned(), rfc3339(now).into());
+        fields.set(ACQUIRED, rfc3339(now));
         Self(fields)
     }
 
     /// The value of a lock that is let go cleanly.
     pub(super) fn released(&self, now: SystemTime) -> Self {
         let mut fields = self.0.clone();
-        fields.insert(RELEASED.to_owned(), rfc3339(now).into());
+        fields.set(RELEASED, rfc3339(now));
         Self(fields)
     }
 
     /// As it is written.
     pub(super) fn to_json(&self) -> String {
-        Value::Object(self.0.clone()).to_string()
+        self.0.to_string()
     }
 
     /// Whether the last holder let it go cleanly, and was of this library.
     pub(super) fn is_released(&self) -> bool {
-        self.0.contains_key(RELEASED)
+        self.0.contains(RELEASED)
     }
 }
 
 /// Who holds a key, by its value; `session` is for values that say nothing.
 pub(super) fn holder(value: &[u8], session: &str) -> Holder {
     let Record(fields) = Record::read(value);
-    let text = |field| fields.get(field).and_then(Value::as_str);
-    let words = text(WORDS).map_or_else(
-        || {
-            let said = String::from_utf8_lossy(value);
-            let said: String = said.chars().filter(|c| !c.is_control()).take(LONGEST).collect();
-            if fields.is_empty() && !said.is_empty() { said } else { format!("session {session}") }
-        },
-        str::to_owned,
-    );
+    let words = fields.text(WORDS).unwrap_or_else(|| {
+        let said = String::from_utf8_lossy(value);
+        let said: String = said.chars().filter(|c| !c.is_control()).take(LONGEST).collect();
+        if fields.is_empty() && !said.is_empty() { said } else { format!("session {session}") }
+    });
     let mut holder = Holder::new(&words);
-    let pid = fields.get(PID).and_then(Value::as_u64).and_then(|pid| u32::try_from(pid).ok());
-    if let (Some(host), Some(pid)) = (text(HOST), pid) {
-        holder = holder.with_process(host, pid);
+    let pid = fields.get(PID).as_ref().and_then(Value::as_u64).and_then(|pid| u32::try_from(pid).ok());
+    if let (Some(host), Some(pid)) = (fields.text(HOST), pid) {
+        holder = holder.with_process(&host, pid);
     }
-    match text(ACQUIRED).and_then(time) {
+    match fields.text(ACQUIRED).as_deref().and_then(time) {
         Some(since) => holder.with_since(since),
         None => holder,
     }
@@ -163,8 +156,8 @@ mod tests {
         assert!(released.is_released());
         let next = released.held(&Holder::new("x"), at(0));
         assert!(!next.is_released());
-        assert_eq!(next.0["team"], serde_json::json!(["a", 1]));
-        assert!(!next.0.contains_key("pid"), "that of the holder before");
+        assert_eq!(next.0.get("team"), Some(serde_json::json!(["a", 1])));
+        assert!(!next.0.contains("pid"), "that of the holder before");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
 use serde_json::{Map, Value, json};
 use sha3::{Digest, Sha3_224};
 
-use crate::Holder;
+use crate::{Holder, fields::Fields};
 
 /// The TTL that lockgate's holders rely on; its record does not say.
 pub(super) const LOCKGATE_TTL: Duration = Duration::from_secs(10);
@@ -48,77 +48,78 @@ pub(super) struct Slot {
 
 /// lockgate's record of a lock, with the fields that it does not know.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Record(Map<String, Value>);
+pub(super) struct Record {
+    uuid: String,
+    /// All of it, the `uuid` too.
+    fields: Fields,
+}
 
 impl Record {
     pub(super) fn new(uuid: &str, lock: &str, shared: bool, expires: i64) -> Self {
-        let mut record = Self(Map::new());
-        record.set("lockName", lock);
+        let mut record = Self { uuid: String::new(), fields: Fields::default() };
+        record.fields.set("lockName", lock);
         record.take_over(uuid, shared, expires);
         record
     }
 
     /// `None`: no record of lockgate's.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let Ok(Value::Object(fields)) = serde_json::from_str(text) else { return None };
-        let record = Self(fields);
-        record.0.get("uuid")?.as_str()?;
-        Some(record)
+        let fields = Fields::parse(text.as_bytes())?;
+        Some(Self { uuid: fields.text("uuid")?, fields })
     }
 
     /// A new holder's, in place of one who is gone.
     pub(super) fn take_over(&mut self, uuid: &str, shared: bool, expires: i64) {
-        self.set("uuid", uuid);
+        self.set_uuid(uuid);
         // Of lockgate's later versions, which do not bear that it is missing.
-        self.0.entry("QueueMembers").or_insert_with(|| json!({}));
-        self.set("IsShared", shared);
-        self.set("SharedHoldersCount", 1);
-        self.set("ExpireAtTimestamp", expires);
+        if !self.fields.contains("QueueMembers") {
+            self.fields.set("QueueMembers", json!({}));
+        }
+        self.fields.set("IsShared", shared);
+        self.set_count(1);
+        self.fields.set("ExpireAtTimestamp", expires);
     }
 
     pub(super) fn uuid(&self) -> &str {
-        self.0.get("uuid").and_then(Value::as_str).unwrap_or_default()
+        &self.uuid
     }
 
     pub(super) fn set_uuid(&mut self, uuid: &str) {
-        self.set("uuid", uuid);
+        uuid.clone_into(&mut self.uuid);
+        self.fields.set("uuid", uuid);
     }
 
     /// The lock's name, which the key tells the hash of only.
-    pub(super) fn lock(&self) -> Option<&str> {
-        self.0.get("lockName").and_then(Value::as_str)
+    pub(super) fn lock(&self) -> Option<String> {
+        self.fields.text("lockName")
     }
 
     /// Until when, in seconds since 1970 of the writer's clock.
     pub(super) fn expires(&self) -> i64 {
-        self.0.get("ExpireAtTimestamp").and_then(Value::as_i64).unwrap_or(0)
+        self.fields.get("ExpireAtTimestamp").as_ref().and_then(Value::as_i64).unwrap_or(0)
     }
 
     /// Never to an earlier time: another may count on it.
     pub(super) fn extend(&mut self, expires: i64) {
         let expires = expires.max(self.expires());
-        self.set("ExpireAtTimestamp", expires);
+        self.fields.set("ExpireAtTimestamp", expires);
     }
 
     pub(super) fn is_shared(&self) -> bool {
-        self.0.get("IsShared").and_then(Value::as_bool).unwrap_or(false)
+        self.fields.get("IsShared").as_ref().and_then(Value::as_bool).unwrap_or(false)
     }
 
     /// How many have it.
     pub(super) fn count(&self) -> i64 {
-        self.0.get("SharedHoldersCount").and_then(Value::as_i64).unwrap_or(1)
+        self.fields.get("SharedHoldersCount").as_ref().and_then(Value::as_i64).unwrap_or(1)
     }
 
     pub(super) fn set_count(&mut self, count: i64) {
-        self.set("SharedHoldersCount", count);
+        self.fields.set("SharedHoldersCount", count);
     }
 
     pub(super) fn text(&self) -> String {
-        Value::Object(self.0.clone()).to_string()
-    }
-
-    fn set(&mut self, field: &str, value: impl Into<Value>) {
-        self.0.insert(field.to_owned(), value.into());
+        self.fields.to_string()
     }
 }
 
@@ -227,7 +228,8 @@ mod tests {
             "ExpireAtTimestamp":1795223533,"SharedHoldersCount":3,"IsShared":true,
             "QueueMembers":{"acq-1":{"AcquirerId":"acq-1"}},"Newer":[1]}"#;
         let mut record = Record::parse(text).unwrap();
-        assert_eq!((record.uuid(), record.lock()), ("ea275771-93b0-45a0-8f77-9c0755d68b49", Some("mylock")));
+        assert_eq!(record.uuid(), "ea275771-93b0-45a0-8f77-9c0755d68b49");
+        assert_eq!(record.lock().as_deref(), Some("mylock"));
         assert_eq!((record.expires(), record.count(), record.is_shared()), (1_795_223_533, 3, true));
         record.extend(1);
         assert_eq!(record.expires(), 1_795_223_533, "never to an earlier time");

@@ -203,11 +203,11 @@ impl Backend for Store {
             let record = Record::parse(value).filter(|_| key.starts_with(RECORD));
             // Whatever else has such a key.
             let Some(name) = record.as_ref().and_then(Record::lock) else { continue };
-            let keys = Keys::of(name);
+            let keys = Keys::of(&name);
             if keys.record == *key
                 && let Ok(state) = State::of(&object.slot(&keys))
             {
-                locks.push(inner.status(name, &state, date));
+                locks.push(inner.status(&name, &state, date));
             }
         }
         locks.sort_by(|a, b| a.name().cmp(b.name()));
