@@ -435,7 +435,11 @@ fn an_acquire_that_is_given_up_leaves_no_lock() {
             server.heal();
             free(&beside, "x", 5 * SECOND);
             server.always("lock", act.clone());
-            assert_eq!(kind(request().try_lock()), ErrorKind::Unavailable);
+            match request().try_lock() {
+                // Its second try found out that the first was carried out.
+                Ok(had) if quick => drop(had.expect("nobody else has it")),
+                had => assert_eq!(kind(had), ErrorKind::Unavailable),
+            }
             server.heal();
             free(&beside, "x", 5 * SECOND);
             let (had, took) = timed(|| beside.lock("x").map(drop));
@@ -462,7 +466,7 @@ fn a_first_try_that_is_late_changes_nothing() {
         server.next(1, "lock", Act::Before(2 * SECOND));
         let request = locker.request("x").timeout(if given_up { ms(300) } else { LONG });
         let (had, took) = timed(|| if shared { request.shared().lock() } else { request.lock() });
-        assert!(took < SECOND, "{took:?}");
+        assert!(took < 3 * SECOND, "{took:?}");
         match had {
             Ok(guard) => assert_eq!(guard.unlock().unwrap(), Unlocked::Confirmed),
             Err(e) => assert!(given_up && e.kind() == ErrorKind::Timeout, "{e}"),
