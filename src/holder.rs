@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::OnceLock, time::SystemTime};
 
-use crate::clock;
+use crate::rfc3339::rfc3339;
 
 /// How a lock is held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -89,7 +89,7 @@ impl fmt::Display for Holder {
             parts.extend(self.pid.map(|pid| format!("pid {pid}")));
             parts.extend(self.host.as_ref().map(|host| format!("on {}", host.escape_debug())));
         }
-        parts.extend(self.since.map(|since| format!("since {}", clock::rfc3339(since))));
+        parts.extend(self.since.map(|since| format!("since {}", rfc3339(since))));
         match parts.as_slice() {
             [] => Ok(()),
             parts => write!(f, " ({})", parts.join(", ")),

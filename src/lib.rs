@@ -151,6 +151,7 @@ mod percent;
 mod program;
 mod queue;
 mod request;
+mod rfc3339;
 mod seek;
 mod settings;
 mod signal;

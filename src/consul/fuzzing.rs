@@ -8,8 +8,8 @@ use super::{
     record::{Record, holder},
 };
 use crate::{
-    clock::rfc3339,
     fuzzing::{head_and_body, is_for_people, lines},
+    rfc3339::rfc3339,
 };
 
 const ID: &str = "6f6df1e4-929d-550d-4d61-2077e5a60a56";

@@ -142,7 +142,7 @@ pub fn kubernetes_kubeconfig(data: &[u8]) {
 #[cfg(feature = "kubeconfig")]
 pub fn kubernetes_exec(data: &[u8]) {
     use super::exec::read;
-    use crate::clock::rfc3339;
+    use crate::rfc3339::rfc3339;
 
     const V1: &str = "client.authentication.k8s.io/v1";
     let start = std::time::SystemTime::UNIX_EPOCH;
