@@ -154,6 +154,8 @@ mod request;
 mod rfc3339;
 mod seek;
 mod settings;
+#[cfg(any(feature = "azure", feature = "consul", feature = "kubernetes", feature = "lockgate"))]
+mod shown;
 mod signal;
 mod term;
 mod threads;

@@ -13,7 +13,7 @@ use self::Operation::{
     Acquire, Break, Change, CreateBlob, CreateContainer, Delete, List, Properties, Release, Renew,
     WriteMetadata,
 };
-use crate::LostReason;
+use crate::{LostReason, shown::shown};
 
 /// What was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -316,10 +316,7 @@ pub(super) fn first_line(message: &str) -> String {
     if line.starts_with("RequestId:") || line.starts_with("Time:") {
         return String::new();
     }
-    // Marks that turn the direction of text round can make a line read as another.
-    let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let shown = line.chars().filter(|&c| !c.is_control() && !turns(c)).take(LONGEST_MESSAGE);
-    shown.collect::<String>().trim_end().to_owned()
+    shown(line, LONGEST_MESSAGE).trim_end().to_owned()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
-use crate::ErrorKind;
+use crate::{ErrorKind, shown::shown};
 
 /// An answer, as far as its meaning depends on it.
 #[derive(Clone, Copy, Debug)]
@@ -218,10 +218,9 @@ fn for_people(text: &str) -> String {
     if text.starts_with(['<', '{', '[']) {
         return String::new();
     }
-    // Marks that turn the direction of text round can make a line read as another.
-    let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let line = text.lines().next().unwrap_or_default();
-    line.chars().filter(|&c| !c.is_control() && !turns(c) && c != '\u{fffd}').take(300).collect()
+    // What was no text in the answer.
+    let line = text.lines().next().unwrap_or_default().replace('\u{fffd}', "");
+    shown(&line, 300)
 }
 
 #[cfg(test)]

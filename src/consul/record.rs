@@ -13,6 +13,7 @@ use crate::{
     Holder,
     fields::Fields,
     rfc3339::{self, rfc3339},
+    shown::shown,
 };
 
 const WORDS: &str = "holder";
@@ -69,8 +70,7 @@ impl Record {
 pub(super) fn holder(value: &[u8], session: &str) -> Holder {
     let Record(fields) = Record::read(value);
     let words = fields.text(WORDS).unwrap_or_else(|| {
-        let said = String::from_utf8_lossy(value);
-        let said: String = said.chars().filter(|c| !c.is_control()).take(LONGEST).collect();
+        let said = shown(&String::from_utf8_lossy(value), LONGEST);
         if fields.is_empty() && !said.is_empty() { said } else { format!("session {session}") }
     });
     let mut holder = Holder::new(&words);

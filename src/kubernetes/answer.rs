@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::object::Object;
-use crate::http::Response;
+use crate::{http::Response, shown::shown};
 
 /// The longest that an answer can make us wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
@@ -85,7 +85,7 @@ fn nobody(status: u16) -> String {
 /// One line, fit for people.
 fn plain(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
-    line.chars().filter(|c| !c.is_control()).take(LONGEST_MESSAGE).collect()
+    shown(line, LONGEST_MESSAGE)
 }
 
 /// `Retry-After` in seconds, as API servers send it.

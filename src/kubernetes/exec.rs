@@ -10,7 +10,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use super::{kubeconfig::Exec, object::config};
-use crate::{Error, ErrorKind, Result, program, rfc3339};
+use crate::{Error, ErrorKind, Result, program, rfc3339, shown::shown};
 
 /// A plugin, and the cluster that it is asked for.
 pub(super) struct Plugin {
@@ -101,7 +101,7 @@ pub(super) fn read(said: &[u8], api_version: &str, now: SystemTime) -> Option<Is
 /// One line of what a program complains of, fit for people.
 fn first_line(text: &str) -> String {
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-    line.chars().filter(|c| !c.is_control()).take(200).collect()
+    shown(line, 200)
 }
 
 impl fmt::Debug for Plugin {

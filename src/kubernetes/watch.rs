@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::object::Object;
+use crate::shown::shown;
 
 /// A line that is longer is none of an API server's.
 const LONGEST: usize = 4 * 1024 * 1024;
@@ -37,7 +38,7 @@ impl Event {
             Some("DELETED" | "BOOKMARK") => Self::Nothing,
             Some("ERROR") => {
                 let message = object.get("message").and_then(Value::as_str).unwrap_or("no reason given");
-                Self::Error(message.chars().filter(|c| !c.is_control()).take(200).collect())
+                Self::Error(shown(message, 200))
             }
             _ => Self::Garbage,
         }

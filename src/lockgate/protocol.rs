@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::http::Response;
+use crate::{http::Response, shown::shown};
 
 /// A lease: the server knows it by both.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl Question<'_> {
             | ("lock already leased" | "no existing lock lease found", Self::Acquire { .. }) => Answer::Busy,
             ("lock already leased", _) => Answer::Taken,
             ("no existing lock lease found", _) => Answer::Gone,
-            (error, _) => Answer::Failed(error.chars().filter(|c| !c.is_control()).take(300).collect()),
+            (error, _) => Answer::Failed(shown(error, 300)),
         }
     }
 }
